@@ -1,0 +1,55 @@
+"""What every model configuration of this project shares."""
+
+from typing import ClassVar
+
+from transformers import PreTrainedConfig
+
+# Keys that transformers itself writes into config.json or passes on, beside the dataclass fields.
+_FOREIGN_KEYS = frozenset(
+    "auto_map model_type name_or_path output_attentions attn_implementation experts_implementation torch_dtype "
+    "num_labels".split()
+)
+
+
+class FerConfig(PreTrainedConfig):
+    """Base configuration: labels, input geometry and temperature.
+
+    Args:
+        id2label: class index to name; required.
+        label2id: the inverse; derived from ``id2label`` where absent.
+        image_size: side of the square input in pixels.
+        num_channels: 1 (grey) or 3 (RGB).
+        temperature: the returned logits are the raw logits divided by this, so that their softmax is calibrated
+            (Guo et al., arXiv 1706.04599).
+
+    Raises ValueError for unknown keys, missing or inconsistent labels, and values out of range.
+    """
+
+    has_no_defaults_at_init: ClassVar[bool] = True
+
+    image_size: int = 48
+    num_channels: int = 1
+    temperature: float = 1.0
+
+    def __post_init__(self, **kwargs):
+        unknown = sorted(key for key in kwargs if not key.startswith("_") and key not in _FOREIGN_KEYS)
+        if unknown:
+            known = sorted(key for key in self.__dataclass_fields__ if not key.startswith("_"))
+            raise ValueError(f"unknown {self.model_type} config key {unknown[0]!r}; known are {', '.join(known)}")
+        if self.id2label is None:
+            raise ValueError(
+                f"{type(self).__name__} needs id2label, such as {{0: 'angry', 1: 'happy'}}; none was given"
+            )
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be a positive number; {self.temperature} was given")
+        if self.num_channels not in (1, 3):
+            raise ValueError(f"num_channels must be 1 (grey) or 3 (RGB); {self.num_channels} was given")
+        super().__post_init__(**kwargs)
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(f"id2label must number its classes from 0 without gaps; {sorted(self.id2label)} was given")
+        inverse = {name: index for index, name in self.id2label.items()}
+        if len(inverse) != len(self.id2label):
+            raise ValueError(f"id2label names a class twice: {list(self.id2label.values())}")
+        if self.label2id is not None and {name: int(index) for name, index in self.label2id.items()} != inverse:
+            raise ValueError(f"label2id {self.label2id} is not the inverse of id2label {self.id2label}")
+        self.label2id = inverse
