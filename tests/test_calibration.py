@@ -1,0 +1,105 @@
+"""Temperature, cross-fitting, conformal sets, and the record of the data a model has seen."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fer_hf.data.loaders import ArraySplit
+from fer_hf.metrics import softmax
+from training import calibration, provenance
+
+
+def drawn(temperature: float, rows: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (rows, 4) that are ``temperature`` times too sharp for the labels drawn from them."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(size=(rows, 4)) * 2
+    cumulative = softmax(honest).cumsum(axis=1)
+    return honest * temperature, (rng.random((rows, 1)) > cumulative).sum(axis=1).clip(0, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_fit_finds_the_temperature_the_labels_were_drawn_with(temperature):
+    assert calibration.fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_fit_takes_distributions_and_agrees_with_their_indices():
+    logits, targets = drawn(2.0, rows=500)
+    assert calibration.fit_temperature(logits, np.eye(4)[targets]) == calibration.fit_temperature(logits, targets)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"), [(np.zeros((0, 4)), "one for each"), (np.full((3, 4), np.nan), "NaN or infinity")]
+)
+def test_fit_refuses_what_has_no_temperature(logits, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_temperature(logits, np.zeros(len(logits), dtype=int))
+
+
+def test_cross_fit_never_judges_a_row_by_itself():
+    logits, targets = np.arange(23.0)[:, None], np.arange(23)
+    seen_by_row = calibration.cross_fit(
+        logits,
+        targets,
+        fit=lambda _, others: frozenset(others.tolist()),
+        apply=lambda part, others: np.array([value not in others for value in part[:, 0]]),
+    )
+    assert seen_by_row.tolist() == [True] * 23
+
+
+def test_cross_fit_depends_on_its_seed_alone():
+    logits, targets = drawn(2.0, rows=300)
+    first, again = (calibration.cross_fit(logits, targets) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, calibration.cross_fit(logits, targets, seed=1))
+    assert first.sum(axis=1) == pytest.approx(np.ones(300))
+
+
+def test_conformal_threshold_by_hand():
+    of_label = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    probabilities, targets = np.stack([of_label, 1 - of_label], axis=1), np.zeros(9, dtype=int)
+    assert calibration.conformal_threshold(probabilities, targets, 0.8) == 0.2  # 8 of 9 reach it
+    assert calibration.conformal_threshold(probabilities, targets, 0.9) == 0.1
+    assert calibration.conformal_threshold(probabilities, targets, 0.95) == 0.0  # nine rows cannot promise that
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        calibration.conformal_threshold(probabilities, targets, 1.0)
+
+
+def test_conformal_sets_cover_new_rows_as_promised():
+    logits, targets = drawn(1.0, rows=8000)
+    probabilities = softmax(logits)
+    threshold = calibration.conformal_threshold(probabilities[:4000], targets[:4000], 0.9)
+    sets = calibration.conformal_sets(probabilities[4000:], threshold)
+    assert sets[np.arange(4000), targets[4000:]].mean() == pytest.approx(0.9, abs=0.015)
+    assert sets.sum(axis=1).min() >= 1
+
+
+def split_of(values: range, target: int = 0) -> ArraySplit:
+    images = torch.tensor(list(values), dtype=torch.int32).view(-1, 1, 1, 1).to(torch.uint8)
+    targets = torch.eye(2)[torch.full((len(values),), target)]
+    hashes = tuple(hashlib.sha256(str(value).encode()).hexdigest() for value in values)
+    return ArraySplit(images, targets, tuple(f"test/{value:06d}" for value in values), None, hashes)
+
+
+def test_overlap_sees_shared_pictures_whatever_their_labels():
+    used = provenance.describe(split_of(range(100)))
+    assert provenance.overlap(used, split_of(range(100))) == 1
+    assert provenance.overlap(used, split_of(range(50, 150), target=1)) == 0.5
+    assert provenance.overlap(used, split_of(range(100, 150))) == 0
+
+
+def test_overlap_of_large_splits_is_estimated_from_a_sample():
+    used = provenance.describe(split_of(range(8000)))
+    assert len(used["pixels"]["sha256"]) < 1500
+    assert provenance.overlap(used, split_of(range(4000, 12000))) == pytest.approx(0.5, abs=0.06)
+
+
+def test_roles_are_added_to_the_folder_and_unknown_ones_refused(tmp_path):
+    provenance.write_used(tmp_path, training=split_of(range(10)))
+    provenance.write_used(tmp_path, selection=split_of(range(10, 14)))
+    used = json.loads((tmp_path / "training_data.json").read_text())
+    assert {role: entry["n"] for role, entry in used.items()} == {"training": 10, "selection": 4}
+    with pytest.raises(ValueError, match="unknown role 'testing'"):
+        provenance.write_used(tmp_path, testing=split_of(range(2)))

@@ -1,0 +1,100 @@
+"""Temperature, cross-fitting and conformal sets: what turns logits into probabilities that can be believed."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from fer_hf.metrics import softmax
+
+FOLDS = 5
+COVERAGE = 0.9
+_LOG_TEMPERATURE_RANGE = (np.log(0.05), np.log(20.0))
+
+
+def fit_temperature(raw_logits: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature in [0.05, 20] whose softmax of logits / temperature has the least cross-entropy.
+
+    Args:
+        raw_logits: (N, K), not yet divided by a temperature.
+        targets: class indices (N,) or distributions (N, K).
+
+    Source: Guo et al., arXiv 1706.04599. Raises ValueError for no rows or numbers that are not finite.
+    """
+    raw_logits, weights = _checked(raw_logits, targets)
+
+    def loss(log_temperature: float) -> float:
+        return -float((weights * log_softmax(raw_logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
+
+    # The loss is convex in 1 / temperature, so it has one minimum along the logarithm as well.
+    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_RANGE, method="bounded", options={"xatol": 1e-5})
+    return float(np.exp(found.x))
+
+
+def cross_fit(
+    raw_logits: np.ndarray,
+    targets: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray], float] = fit_temperature,
+    apply: Callable[[np.ndarray, float], np.ndarray] = lambda logits, temperature: softmax(logits / temperature),
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> np.ndarray:
+    """``apply(logits, fitted)`` for every row, with what was fitted on the other folds only: no row judges itself.
+
+    Args:
+        raw_logits: (N, K); targets (N,) or (N, K). With fewer rows than folds, every row is a fold.
+        fit: from logits and targets of the other folds to one number.
+        apply: from logits (n, K) of a fold and that number to (n, ...).
+
+    Raises ValueError for fewer than two rows.
+    """
+    count = len(raw_logits)
+    if count < 2:
+        raise ValueError(f"cross-fitting needs at least 2 rows; {count} given")
+    fold_of_row = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    result = None
+    for fold in range(min(folds, count)):
+        held_out = fold_of_row == fold
+        part = apply(raw_logits[held_out], fit(raw_logits[~held_out], targets[~held_out]))
+        result = np.empty((count, *part.shape[1:]), part.dtype) if result is None else result
+        result[held_out] = part
+    return result
+
+
+def conformal_threshold(probabilities: np.ndarray, targets: np.ndarray, coverage: float = COVERAGE) -> float:
+    """The least probability with which a class joins the answer, for the label to be in it a ``coverage`` of the time.
+
+    Split conformal prediction with the least ambiguous sets (Sadinle et al., arXiv 1609.00451): valid on average over
+    pictures like those given, not for each class or person. The answer is every class at or above the threshold, and
+    the most likely class in any case.
+
+    Args:
+        probabilities: (N, K) after temperature.
+        targets: class indices (N,).
+        coverage: in (0, 1).
+
+    Raises ValueError where ``coverage`` is out of range. Where N is too small for the coverage, 0: every class.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must lie between 0 and 1; {coverage} was given")
+    of_label = np.sort(probabilities[np.arange(len(targets)), targets])
+    allowed_misses = int(np.floor((len(of_label) + 1) * (1 - coverage) + 1e-9)) - 1
+    return 0.0 if allowed_misses < 0 else float(of_label[allowed_misses])
+
+
+def conformal_sets(probabilities: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Which classes the answer holds, (N, K) bool; never empty."""
+    sets = probabilities >= threshold
+    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets
+
+
+def _checked(raw_logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    raw_logits, targets = np.asarray(raw_logits, dtype=np.float64), np.asarray(targets)
+    if len(raw_logits) == 0 or len(raw_logits) != len(targets):
+        raise ValueError(f"{len(raw_logits)} rows of logits and {len(targets)} targets were given; give one for each")
+    if not np.isfinite(raw_logits).all():
+        raise ValueError("the logits hold NaN or infinity; the model is broken, and no temperature mends it")
+    return raw_logits, targets if targets.ndim == 2 else np.eye(raw_logits.shape[1])[targets]
