@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.image_processing_utils import BaseImageProcessor
 
+DEFAULT_MODEL = "resnet_swish_plus"
+"""Its folder in model_cards/; setup.py reads the name here and packages the folder as fer_hf/_default_model."""
+
+
+def default_model_path() -> Path:
+    """The folder of the embedded model: beside this file in an installed wheel, in model_cards/ in a clone."""
+    packaged = Path(__file__).parent / "_default_model"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "model_cards" / DEFAULT_MODEL
+
 
 def save_portable(model: "PreTrainedModel", processor: "BaseImageProcessor", path: str | Path) -> Path:
     """The folder at ``path``, which now holds the model so that it loads where this package is not installed.

@@ -1,6 +1,6 @@
 """The model types installed here, and how transformers learns of them.
 
-Transformers' Auto classes and pipelines take seconds to import. ``import fer_hf`` therefore imports none of them: what is
+Transformers' Auto classes and pipelines take seconds to import. So ``import fer_hf`` imports none of them: what is
 already imported is told at once, the rest as soon as somebody imports it.
 """
 
