@@ -1,0 +1,127 @@
+"""A split as tensors: uint8 pictures and target distributions, small enough to stay on the training device."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fer_hf.data.ferplus import majority_labels, soft_labels
+
+LABEL_KINDS = ("fer2013", "ferplus-majority", "ferplus-soft", "dataset")
+"""What is learned or scored: FER2013's label, the FER+ majority, the FER+ vote distribution, or a source's own label."""
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """One split, row by row.
+
+    Shapes:
+        images: (N, C, H, W) uint8, as ``FerImageProcessor.to_uint8`` makes them.
+        targets: (N, K) float32 distributions in the model's class order.
+        row_ids: N stable names, such as ``train/000123``.
+        votes: (N, 10) FER+ votes, or None.
+        pixel_sha256: N hashes of the source pictures' grey pixels, by which rows are equal.
+    """
+
+    images: Tensor
+    targets: Tensor
+    row_ids: tuple[str, ...]
+    votes: np.ndarray | None
+    pixel_sha256: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) most likely class of each target."""
+        return self.targets.argmax(1)
+
+    def select(self, rows: np.ndarray) -> "ArraySplit":
+        """The rows at these indices, in this order."""
+        rows = np.asarray(rows)
+        at = torch.from_numpy(rows)
+        return ArraySplit(
+            self.images[at],
+            self.targets[at],
+            tuple(self.row_ids[i] for i in rows),
+            None if self.votes is None else self.votes[rows],
+            tuple(self.pixel_sha256[i] for i in rows),
+        )
+
+    def to(self, device: torch.device) -> "ArraySplit":
+        """The same split with pictures and targets on ``device``."""
+        return replace(self, images=self.images.to(device), targets=self.targets.to(device))
+
+    def sha256(self) -> str:
+        """Hash of pictures and targets in order: two splits are the same data exactly when it is equal."""
+        digest = hashlib.sha256(self.images.cpu().numpy().tobytes())
+        digest.update(self.targets.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """Hash of a picture's size and grey pixels: equal exactly where the pictures are."""
+    return hashlib.sha256(repr(image.size).encode() + image.convert("L").tobytes()).hexdigest()
+
+
+def rows_without(split, other) -> np.ndarray:
+    """Indices of the rows of ``split`` whose picture does not occur in ``other``, whatever the labels."""
+    known = {pixel_sha256(image) for image in other["image"]}
+    return np.array([i for i, image in enumerate(split["image"]) if pixel_sha256(image) not in known], dtype=np.int64)
+
+
+def load_arrays(split, processor, *, labels: str, names: tuple[str, ...]) -> ArraySplit:
+    """Decode a ``datasets.Dataset`` split through the image processor.
+
+    Args:
+        split: has ``image`` and ``label``, and ``votes`` where FER+ labels are asked for.
+        processor: a FerImageProcessor; sets size and channels.
+        labels: one of LABEL_KINDS; rows that it does not cover (no FER+ majority) are left out.
+        names: the model's classes in order; rows of other classes are an error.
+
+    Raises ValueError where the labels asked for are not in the data.
+    """
+    targets, rows = _targets(split, labels, names)
+    split = split.select(rows)
+    images = torch.empty(len(rows), processor.num_channels, processor.size_px, processor.size_px, dtype=torch.uint8)
+    hashes = []
+    for index, image in enumerate(split["image"]):
+        images[index] = processor.to_uint8(image)
+        hashes.append(pixel_sha256(image))
+    has_votes = "votes" in split.column_names
+    return ArraySplit(
+        images,
+        torch.from_numpy(targets[rows]),
+        tuple(split["row_id"]),
+        np.array(split["votes"], dtype=np.int64) if has_votes else None,
+        tuple(hashes),
+    )
+
+
+def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Distributions for every row (N, K), and the indices of the rows that count."""
+    if labels not in LABEL_KINDS:
+        raise ValueError(f"unknown labels {labels!r}; choose one of {', '.join(LABEL_KINDS)}")
+    if labels.startswith("ferplus"):
+        if "votes" not in split.column_names:
+            raise ValueError(f"labels={labels} needs FER+ votes, and this data has none; give fer2013new.csv as votes")
+        votes = np.array(split["votes"], dtype=np.int64)
+        if labels == "ferplus-soft":
+            distributions, counts = soft_labels(votes, names)
+            return distributions.astype(np.float32), np.flatnonzero(counts)
+        indices = majority_labels(votes, names)
+    else:
+        known = split.features["label"].names
+        missing = sorted(set(known) - set(names))
+        if missing:
+            raise ValueError(
+                f"the data has classes the model lacks: {', '.join(missing)}; the model has {', '.join(names)}"
+            )
+        to_model = np.array([names.index(name) for name in known])
+        indices = to_model[np.array(split["label"], dtype=np.int64)]
+    one_hot = np.eye(len(names), dtype=np.float32)[np.maximum(indices, 0)]
+    return one_hot, np.flatnonzero(indices >= 0)

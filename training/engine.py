@@ -1,0 +1,137 @@
+"""One training step, one epoch, one evaluation pass: no files, no arguments."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from fer_hf.data.loaders import ArraySplit
+from fer_hf.data.transforms import AugmentOptions, augment, mix
+from training.losses import ExpressionLoss, distillation_loss
+
+Normalize = Callable[[Tensor], Tensor]
+
+
+class EpochSampler(Sampler[int]):
+    """Row numbers of an epoch as a function of seed and epoch alone, the same on every process.
+
+    With ``weights`` (N,) rows are drawn with replacement in proportion to them; accelerate then deals the batches out,
+    so weighting stays right however many processes there are.
+    """
+
+    def __init__(self, count: int, seed: int, weights: Tensor | None = None):
+        self.count, self.seed, self.weights, self.epoch = count, seed, weights, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+        if self.weights is None:
+            order = torch.randperm(self.count, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, self.count, replacement=True, generator=generator)
+        return iter(order.tolist())
+
+
+def mix_seed(*parts: int) -> int:
+    """One seed from several small numbers; a different one for every combination in practice."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 1_000_003 + part + 1) % 2**63
+    return seed
+
+
+def index_loader(count: int, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader:
+    """Batches of row numbers; pictures are gathered on the device. Training (with a sampler) drops a short last batch."""
+    return DataLoader(range(count), batch_size=batch_size, sampler=sampler, drop_last=sampler is not None)
+
+
+@dataclass
+class Step:
+    """Everything one optimizer step needs, assembled once."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    loss: ExpressionLoss
+    optimizer: torch.optim.Optimizer
+    data: ArraySplit
+    normalize: Normalize
+    augment: AugmentOptions
+    clip_norm: float | None = None
+    teacher: nn.Module | None = None
+    distill_weight: float = 0.0
+    distill_temperature: float = 1.0
+
+    def __call__(self, rows: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Learn from these rows; returns detached loss (scalar), raw logits (B, K) and unmixed targets (B, K).
+
+        Dropout and augmentation are functions of ``seed``, so a resumed run draws what the first would have drawn.
+        """
+        device = self.data.images.device
+        rows = rows.to(device)
+        torch.manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
+        labels = self.data.targets[rows]
+        images, targets = mix(augment(self.data.images[rows], self.augment, generator), labels, self.augment, generator)
+        pixels = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        with self.accelerator.accumulate(self.model):
+            with self.accelerator.autocast():
+                raw_logits = self.model(pixels).raw_logits
+                teacher_logits = self._teach(pixels)
+            loss = self.loss(raw_logits, targets)
+            if teacher_logits is not None:
+                soft = distillation_loss(raw_logits, teacher_logits, self.distill_temperature)
+                loss = torch.lerp(loss, soft, self.distill_weight)
+            self.accelerator.backward(loss)
+            if self.clip_norm and self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss.detach(), raw_logits.detach().float(), labels
+
+    def _teach(self, pixels: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return self.teacher(pixels).raw_logits
+
+
+@torch.inference_mode()
+def predict_logits(
+    accelerator: Accelerator, model: nn.Module, data: ArraySplit, normalize: Normalize, batch_size: int
+) -> Tensor:
+    """Raw logits (N, K) float32 of every row in order, on the CPU of every process; each row counted once."""
+    was_training = model.training
+    model.eval()
+    loader = accelerator.prepare_data_loader(index_loader(len(data), batch_size))
+    parts = []
+    for rows in loader:
+        rows = rows.to(data.images.device)
+        pixels = normalize(data.images[rows]).contiguous(memory_format=torch.channels_last)
+        with accelerator.autocast():
+            raw_logits = model(pixels).raw_logits
+        parts.append(accelerator.gather_for_metrics(raw_logits.float()).cpu())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def count_depthwise(model: nn.Module) -> int:
+    """Number of depthwise convolutions, which CPUs run slower in bf16 than in fp32."""
+    return sum(isinstance(m, nn.Conv2d) and m.groups > 1 and m.groups == m.in_channels for m in model.modules())
+
+
+def pick_precision(wanted: str, device: torch.device, model: nn.Module) -> str:
+    """``bf16`` or ``no`` as accelerate names them; ``auto`` takes bf16 where the hardware makes it faster."""
+    if wanted != "auto":
+        return "bf16" if wanted == "bf16" else "no"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bf16" if fast and not count_depthwise(model) else "no"
