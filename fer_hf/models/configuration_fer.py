@@ -21,6 +21,9 @@ class FerConfig(PreTrainedConfig):
         num_channels: 1 (grey) or 3 (RGB).
         temperature: the returned logits are the raw logits divided by this, so that their softmax is calibrated
             (Guo et al., arXiv 1706.04599).
+        conformal_threshold: every class at or above this probability (single view, after temperature) belongs to the
+            answer, such as "fear or surprise"; None where none was fitted (Sadinle et al., arXiv 1609.00451).
+        conformal_coverage: how often such an answer holds the label, on pictures like those it was fitted on.
 
     Raises ValueError for unknown keys, missing or inconsistent labels, and values out of range.
     """
@@ -30,6 +33,8 @@ class FerConfig(PreTrainedConfig):
     image_size: int = 48
     num_channels: int = 1
     temperature: float = 1.0
+    conformal_threshold: float | None = None
+    conformal_coverage: float | None = None
 
     def __post_init__(self, **kwargs):
         unknown = sorted(key for key in kwargs if not key.startswith("_") and key not in _FOREIGN_KEYS)
@@ -42,6 +47,12 @@ class FerConfig(PreTrainedConfig):
             )
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be a positive number; {self.temperature} was given")
+        answer = (self.conformal_threshold, self.conformal_coverage)
+        if answer != (None, None) and (None in answer or not (0 <= answer[0] <= 1 and 0 < answer[1] < 1)):
+            raise ValueError(
+                f"conformal_threshold must be in [0, 1] and conformal_coverage in (0, 1), or both null; {answer[0]} and "
+                f"{answer[1]} were given"
+            )
         if self.num_channels not in (1, 3):
             raise ValueError(f"num_channels must be 1 (grey) or 3 (RGB); {self.num_channels} was given")
         super().__post_init__(**kwargs)
