@@ -90,16 +90,26 @@ def test_overlap_sees_shared_pictures_whatever_their_labels():
     assert provenance.overlap(used, split_of(range(100, 150))) == 0
 
 
+def test_without_a_sample_only_the_same_pictures_are_recognised():
+    used = provenance.describe(split_of(range(10)))
+    del used["sample"]
+    assert provenance.overlap(used, split_of(range(9, -1, -1), target=1)) == 1
+    assert provenance.overlap(used, split_of(range(5, 15))) is None
+
+
 def test_overlap_of_large_splits_is_estimated_from_a_sample():
     used = provenance.describe(split_of(range(8000)))
-    assert len(used["pixels"]["sha256"]) < 1500
+    assert len(used["sample"]["pixel_sha256"]) < 1500
     assert provenance.overlap(used, split_of(range(4000, 12000))) == pytest.approx(0.5, abs=0.06)
 
 
 def test_roles_are_added_to_the_folder_and_unknown_ones_refused(tmp_path):
-    provenance.write_used(tmp_path, training=split_of(range(10)))
-    provenance.write_used(tmp_path, selection=split_of(range(10, 14)))
+    provenance.write_used(tmp_path, "train", split_of(range(10)), labels="fer2013")
+    provenance.write_used(tmp_path, "selection", split_of(range(10, 14)), labels="ferplus-majority")
     used = json.loads((tmp_path / "training_data.json").read_text())
-    assert {role: entry["n"] for role, entry in used.items()} == {"training": 10, "selection": 4}
+    assert {role: (entry["n"], entry["labels"]) for role, entry in used.items()} == {
+        "train": (10, "fer2013"),
+        "selection": (4, "ferplus-majority"),
+    }
     with pytest.raises(ValueError, match="unknown role 'testing'"):
-        provenance.write_used(tmp_path, testing=split_of(range(2)))
+        provenance.write_used(tmp_path, "testing", split_of(range(2)))

@@ -9,22 +9,24 @@ from pathlib import Path
 from fer_hf.data.loaders import ArraySplit
 
 FILE_NAME = "training_data.json"
-ROLES = ("training", "selection", "temperature")
+ROLES = ("train", "selection", "temperature")
 _SAMPLE_SIZE = 1000
 
 
-def describe(split: ArraySplit) -> dict:
-    """What identifies a split later: n, hash of the row ids, of pictures with targets, and a sample of picture hashes.
+def describe(split: ArraySplit, **facts: object) -> dict:
+    """What identifies a split later, after ``facts`` such as its labels.
 
-    The sample holds the pictures whose hash is divisible by ``every``, so it can be compared with any other split,
-    whatever its rows, order and labels.
+    ``sha256`` is of pictures with targets, ``pixel_sha256`` of the source pictures in any order. ``sample`` holds the
+    pictures whose hash is divisible by ``every``, so it can be compared with any other split, whatever its rows.
     """
     every = max(len(split) // _SAMPLE_SIZE, 1)
     return {
+        **facts,
         "n": len(split),
         "row_ids_sha256": row_ids_sha256(split.row_ids),
-        "data_sha256": split.sha256(),
-        "pixels": {"every": every, "sha256": sorted({h[:16] for h in split.pixel_sha256 if _chosen(h, every)})},
+        "sha256": split.sha256(),
+        "pixel_sha256": pixels_sha256(split),
+        "sample": {"every": every, "pixel_sha256": sorted({h[:16] for h in split.pixel_sha256 if _chosen(h, every)})},
     }
 
 
@@ -33,11 +35,21 @@ def row_ids_sha256(row_ids: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(row_ids).encode()).hexdigest()
 
 
-def overlap(used: dict, split: ArraySplit) -> float:
-    """Share of a split's pictures, in [0, 1], that are among those ``describe`` was given; from its sample."""
-    if used["data_sha256"] == split.sha256():
+def pixels_sha256(split: ArraySplit) -> str:
+    """Hash of the source pictures, whatever their order and labels."""
+    return hashlib.sha256("".join(sorted(split.pixel_sha256)).encode()).hexdigest()
+
+
+def overlap(used: dict, split: ArraySplit) -> float | None:
+    """Share of a split's pictures, in [0, 1], that are among those ``describe`` was given.
+
+    Estimated from the sample where the two are not the same; None where the record has no sample.
+    """
+    if used["sha256"] == split.sha256() or used.get("pixel_sha256") == pixels_sha256(split):
         return 1.0
-    sample, every = set(used["pixels"]["sha256"]), used["pixels"]["every"]
+    if "sample" not in used:
+        return None
+    sample, every = set(used["sample"]["pixel_sha256"]), used["sample"]["every"]
     comparable = [h[:16] in sample for h in split.pixel_sha256 if _chosen(h, every)]
     return sum(comparable) / len(comparable) if comparable else 0.0
 
@@ -46,13 +58,11 @@ def _chosen(pixel_sha256: str, every: int) -> bool:
     return int(pixel_sha256[:16], 16) % every == 0
 
 
-def write_used(model_folder: Path, **splits: ArraySplit) -> None:
-    """Record in a model folder what ``training``, ``selection`` or ``temperature`` saw; other roles stay."""
-    unknown = sorted(set(splits) - set(ROLES))
-    if unknown:
-        raise ValueError(f"unknown role {unknown[0]!r}; choose among {', '.join(ROLES)}")
-    used = read_used(model_folder) | {role: describe(split) for role, split in splits.items()}
-    write_json(Path(model_folder) / FILE_NAME, used)
+def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object) -> None:
+    """Record in a model folder which split served as ``train``, ``selection`` or ``temperature``; others stay."""
+    if role not in ROLES:
+        raise ValueError(f"unknown role {role!r}; choose among {', '.join(ROLES)}")
+    write_json(Path(model_folder) / FILE_NAME, read_used(model_folder) | {role: describe(split, **facts)})
 
 
 def read_used(model_folder: Path) -> dict:

@@ -1,7 +1,7 @@
 """Test-time augmentation: several views of each crop, over whose probabilities the mean is taken.
 
 A view is written as steps joined by ``+``, views are joined by ``,``: ``id,flip,scale=0.9,rotate=5+flip``. Steps are
-``id``, ``flip`` (mirror), ``scale=s`` (s < 1 looks closer), ``rotate=degrees``, and ``x=`` and ``y=`` (shifts, as shares
+``id``, ``flip`` (mirror), ``scale=s`` (s < 1 looks closer), ``rotate=degrees``, ``x=`` and ``y=`` (shifts, as shares
 of the side). ``flip``, ``five`` and ``ten`` alone name the usual sets.
 """
 
