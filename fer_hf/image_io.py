@@ -1,0 +1,353 @@
+"""Pictures from anywhere as upright RGB, or one `ImageError` that says in a sentence what is wrong.
+
+This is the project's only decoder of untrusted input. What it promises holds for hostile files too: the size is known
+from the header before any pixel is decoded, a file cannot make a parser read or build without end (see
+`_MeteredBytes` and `_disarm`), truncated data is refused, and no other exception than `ImageError` leaves.
+"""
+
+import io
+import os
+import re
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pillow_heif
+from PIL import ExifTags, Image, ImageCms, TiffTags
+
+pillow_heif.register_heif_opener()
+
+# Pillow's name -> what people call it. AVIF is asked before HEIF: both accept the brand "mif1", and only Pillow's AVIF
+# reader looks inside before it says yes.
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "WEBP": "WebP",
+    "GIF": "GIF",
+    "TIFF": "TIFF",
+    "BMP": "BMP",
+    "AVIF": "AVIF",
+    "HEIF": "HEIC",
+}
+
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_GREY16_TO_8 = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded to nearest
+_ICC_SPACE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_MAX_TIFF_VALUES = 200_000  # a 16-bit palette has 196,608; 50 million pixels in tiles of 16x16 have 195,313 offsets
+
+
+class ImageError(ValueError):
+    """A picture that cannot or must not be read; the message is one sentence for the person who gave it."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What `read_image` accepts: pixels (width times height), bytes of the file, and Pillow's names of formats."""
+
+    max_pixels: int = 50_000_000
+    max_bytes: int = 20_000_000
+    formats: tuple[str, ...] = tuple(FORMATS)
+
+    def __post_init__(self):
+        unknown = set(self.formats) - set(FORMATS)
+        if unknown or not self.formats:
+            raise ValueError(f"formats is {self.formats}; name one or more of {tuple(FORMATS)}.")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded picture: RGB, upright, no metadata; its format where one was found; remarks for the person."""
+
+    image: Image.Image
+    format: str | None  # a key of FORMATS, whatever the file's name says; None for arrays
+    notes: tuple[str, ...]
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def read_image(
+    source: str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray, *, limits: ImageLimits = DEFAULT_LIMITS
+) -> Photo:
+    """The picture as upright 8-bit RGB in sRGB, with its format and notes (such as "first frame of an animation").
+
+    Transparent parts become white. 16-bit grey is scaled to 8 bits. Pillow's mode "I" is taken as 16-bit grey, and "F"
+    as grey in [0, 1]. An embedded colour profile is converted to sRGB; a broken one is ignored with a note.
+
+    Arrays are (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16 (65535 is white) or floats in [0, 1].
+    A PIL image is copied, at its current frame; `limits.max_bytes` and `limits.formats` do not apply to it.
+
+    Raises `ImageError` with one sentence for everything that cannot be read or is over a limit. The sentence names a
+    file without its folder.
+    """
+    name = _name(source)
+    if isinstance(source, np.ndarray):
+        _check_size(source.shape[1::-1] if source.ndim in (2, 3) else (1, 1), name, limits)
+        return Photo(_flatten(_image_from_array(source, name)), None, ())
+    if isinstance(source, str | os.PathLike):
+        source = _bytes_from_path(Path(source), name, limits.max_bytes)
+    elif hasattr(source, "read") and not isinstance(source, Image.Image):
+        source = _bytes_from_file(source, name, limits.max_bytes)
+    if not isinstance(source, Image.Image | bytes | bytearray | memoryview):
+        raise ImageError(
+            f"A picture was given as {type(source).__name__}; give a path, bytes, binary file, PIL image or array."
+        )
+    try:
+        if isinstance(source, Image.Image):
+            return _finish(source, name, limits, [])
+        return _decode(bytes(source), name, limits)
+    except ImageError:
+        raise
+    # Pillow, libtiff, libheif and lcms document no closed set of exceptions for bad data (OSError, SyntaxError,
+    # struct.error, zlib.error, MemoryError, KeyError, ... have all been seen), and here untrusted data ends: whatever
+    # they raise is a property of the picture. The cause stays attached.
+    except Exception as error:
+        raise ImageError(f"{name} is damaged or incomplete and cannot be decoded; save or send it again.") from error
+
+
+def _name(source: object) -> str:
+    """What a sentence calls the source: a file's own name, printable and without its folder, or its kind."""
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    if isinstance(path, str | os.PathLike):
+        return "".join(c if c.isprintable() else "?" for c in Path(path).name) or "The empty path"
+    if isinstance(source, Image.Image):
+        return "The PIL image"
+    return "The array" if isinstance(source, np.ndarray) else "The picture"
+
+
+def _bytes_from_path(path: Path, name: str, max_bytes: int) -> bytes:
+    try:
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder; give the pictures in it one by one.")
+        if not path.is_file():  # a pipe or a device counts as none: opening one may wait for ever
+            raise ImageError(f"There is no file {name}; check the path.")
+        with path.open("rb") as file:
+            return _bytes_from_file(file, name, max_bytes)
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened ({error.strerror}); check the file and its permissions.") from error
+
+
+def _bytes_from_file(file: BinaryIO, name: str, max_bytes: int) -> bytes:
+    """What is left in the file, read no further than one byte past the limit."""
+    data = bytearray()
+    try:
+        while len(data) <= max_bytes and (chunk := file.read(max_bytes + 1 - len(data))):
+            data += chunk
+    except (OSError, ValueError, TypeError) as error:  # a broken disk or pipe, a closed file, a file in text mode
+        raise ImageError(f"{name} cannot be read; give a file that is open in binary mode.") from error
+    return bytes(data)
+
+
+def _image_from_array(array: np.ndarray, name: str) -> Image.Image:
+    """An "L", "RGB" or "RGBA" image of an array of values; raises `ImageError` for what is none."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"{name} has shape {array.shape}; give (height, width), (height, width, 3) or (…, 4).")
+    if array.dtype == np.uint8:
+        return Image.fromarray(np.ascontiguousarray(array))
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return Image.fromarray(_GREY16_TO_8[array])
+    if array.dtype.kind != "f":
+        raise ImageError(f"{name} holds {array.dtype} values; give uint8, uint16 or floats from 0 to 1.")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # said this way round because NaN compares false
+        raise ImageError(f"{name} holds floats from {low:g} to {high:g}; they must lie between 0 and 1, without NaN.")
+    return Image.fromarray(np.rint(array.astype(np.float32, copy=False) * 255).astype(np.uint8))
+
+
+def _check_size(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} is {width} × {height} pixels; give a picture with at least one pixel.")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{name} has {width} × {height} pixels; at most {limits.max_pixels / 1e6:g} million are read; shrink it."
+        )
+
+
+class _MeteredBytes(io.BytesIO):
+    """A file in memory that will not be read without end.
+
+    Pillow's header parsers trust the counts they find. A thousand tags may point at the same megabytes, a comment may
+    come in a hundred thousand blocks that are joined one by one. Honest pictures stay far below each of these budgets.
+    """
+
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self.name_in_errors = name
+        self.bytes_left = 4 * len(data) + 2**20
+        self.reads_left = 500_000
+        self.header_deadline = time.thread_time() + 0.5  # processor seconds of this thread, so load does not count
+
+    def end_header(self) -> None:
+        self.header_deadline = float("inf")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.bytes_left -= len(data)
+        self.reads_left -= 1
+        if min(self.bytes_left, self.reads_left) < 0 or time.thread_time() > self.header_deadline:
+            raise ImageError(
+                f"{self.name_in_errors} is built so that reading it would take too much time or memory; save it anew."
+            )
+        return data
+
+
+def _disarm(data: bytes, name: str, limits: ImageLimits) -> bytes:
+    """The file without what Pillow would trip over while it opens it, before any of our checks could run."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        # An animated PNG may have a canvas filled at once.
+        _check_size(struct.unpack_from(">II", data, 16), name, limits)
+    elif data.startswith(b"\xff\xd8"):
+        # EXIF is one segment of at most 64 kB. Pillow joins further ones and parses the whole: megabytes of tags, each
+        # with megabytes of values. Within a scan 0xFF is never followed by 0xE1, so no pixel is touched.
+        segment = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
+        first = segment.search(data)
+        if first and segment.search(data, first.end()):
+            data = data[: first.end()] + segment.sub(rb"\1exif\0\0", data[first.end() :])
+    elif data[4:8] == b"ftyp":
+        # HEIC and AVIF are turned by their own boxes, and EXIF orientation must be ignored (MIAF, ISO/IEC 23000-22).
+        # Its item may be of any size, so it is hidden: under another type nobody reads it.
+        data = re.sub(rb"(infe[\2\3].{7,9})Exif", rb"\1hide", data, flags=re.DOTALL)
+    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        _check_tiff_counts(data, name)
+    return data
+
+
+def _check_tiff_counts(data: bytes, name: str) -> None:
+    """Refuses a TIFF with a tag of very many numbers: each becomes a Python object, each strip several."""
+    order = "<" if data[:1] == b"I" else ">"
+    if b"+" in data[:4]:
+        (start,), (many, entry) = struct.unpack_from(order + "Q", data, 8), (order + "Q", order + "HHQ8x")
+    else:
+        (start,), (many, entry) = struct.unpack_from(order + "L", data, 4), (order + "H", order + "HHL4x")
+    (entries,) = struct.unpack_from(many, data, start)
+    table = data[start + struct.calcsize(many) :][: entries * struct.calcsize(entry)]
+    table = table[: len(table) // struct.calcsize(entry) * struct.calcsize(entry)]
+    for tag, kind, count in struct.iter_unpack(entry, table):
+        if kind not in (TiffTags.BYTE, TiffTags.ASCII, TiffTags.UNDEFINED) and count > _MAX_TIFF_VALUES:
+            raise ImageError(f"{name} has {count} values in TIFF tag {tag}; save it anew with fewer strips or tiles.")
+
+
+def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
+    """The picture in a file's bytes. May raise anything: `read_image` makes one kind of it."""
+    if not data:
+        raise ImageError(f"{name} is empty; give a file with a picture in it.")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            f"{name} is larger than {limits.max_bytes / 1e6:g} MB, the most that is read; save it smaller."
+        )
+    Image.init()  # loads Pillow's plugins once, outside the metered time
+    file = _MeteredBytes(_disarm(data, name, limits), name)
+    try:
+        image = Image.open(file, formats=limits.formats)
+    except Image.UnidentifiedImageError as error:
+        allowed = ", ".join(FORMATS[key] for key in limits.formats)
+        raise ImageError(f"{name} is no intact picture of an allowed kind ({allowed}); convert it to one.") from error
+    with image:
+        _check_size(image.size, name, limits)
+        notes = []
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            kind = "several pictures" if image.format in ("TIFF", "HEIF") else "an animation"
+            notes.append(f"{name} holds {kind}; only the first is used.")
+        if image.format == "TIFF":
+            _disarm_tiff(image, name, limits)
+        file.end_header()
+        return _finish(image, name, limits, notes)
+
+
+def _disarm_tiff(image: Image.Image, name: str, limits: ImageLimits) -> None:
+    """Checks the size of one tile, for which libtiff makes room whatever the picture's size, and hides sub-directories.
+
+    Pillow would read EXIF, GPS and the like when it loads the pixels, again as one Python object a value.
+    """
+    tile = tuple(image.tag_v2.get(tag, 1) for tag in (322, 323))  # TileWidth, TileLength
+    _check_size(tile, f"A tile of {name}", limits)
+    exif = image.getexif()
+    for tag in TiffTags.TAGS_V2_GROUPS:
+        exif.pop(tag, None)
+
+
+def _finish(image: Image.Image, name: str, limits: ImageLimits, notes: list[str]) -> Photo:
+    """Decodes the pixels; turns, flattens and converts them to sRGB."""
+    _check_size(image.size, name, limits)
+    format = "JPEG" if image.format == "MPO" else image.format  # MPO is a JPEG with further pictures behind it
+    image.load()
+    _check_size(image.size, name, limits)  # what a HEIC file's stream holds may differ from its header
+    profile = image.info.get("icc_profile")
+    method = _UPRIGHT.get(_orientation(image.info.get("exif") or b""))
+    picture = _flatten(_to_8_bit(image, name))
+    if profile:
+        picture = _to_srgb(picture, profile, name, notes)
+    picture = picture.convert("RGB")  # a copy where it is RGB already, so that nothing of the caller's is changed
+    if method is not None:
+        picture = picture.transpose(method)
+    picture.info = {}
+    return Photo(picture, format, tuple(notes))
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation tag in EXIF bytes; 1, as stored, where there is none or it cannot be read.
+
+    Read by hand, because Pillow's reader also unpacks every other tag, and 64 kB of EXIF can claim gigabytes.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "L", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, start)
+        for index in range(entries):
+            tag, value = struct.unpack_from(order + "H6xH", tiff, start + 2 + 12 * index)
+            if tag == ExifTags.Base.Orientation:
+                return value
+    except struct.error:  # cut short: many cameras and editors leave such EXIF behind, and the picture is whole
+        return 1
+    return 1
+
+
+def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
+    """The image itself, or "L" for the grey modes of more than 8 bits, with a transparent grey value made white."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    if image.mode == "I":
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{name} has values from {values.min()} to {values.max()}; grey goes from 0 to 65535.")
+        values = values.astype(np.uint16)
+    grey = np.array(_image_from_array(values, name))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """The image over white as "RGB" where it has transparency; "L", "RGB" or "CMYK" in any case."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(image, mask=image)
+        return canvas
+    return image if image.mode in _ICC_SPACE else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes, name: str, notes: list[str]) -> Image.Image:
+    """The image in sRGB; itself, with a note, where the profile is broken or for another kind of colours."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() == _ICC_SPACE[image.mode]:
+            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        pass  # noted below, like a profile for other colours
+    notes.append(f"The colour profile of {name} does not fit it and was ignored; colours may be slightly off.")
+    return image
