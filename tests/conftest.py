@@ -46,3 +46,53 @@ def tiny_model_path(tmp_path_factory) -> Path:
     template = ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))
     FerImageProcessor(face_template=template).save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data_path(tmp_path_factory) -> Path:
+    """A folder of parquet in FER2013's layout: 7 classes that a small network can tell apart, with FER+ votes.
+
+    140 training and 70 validation rows of 48×48 grey; training row 5 equals validation row 3.
+    """
+    import io
+
+    import datasets
+    import numpy as np
+
+    from fer_hf.labels import FER7, FERPLUS_COLUMNS
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48] / 48
+
+    def picture(label: int) -> bytes:
+        stripes = np.sin(2 * np.pi * (2 + label) * (x * np.cos(label) + y * np.sin(label)))
+        pixels = (128 + 70 * stripes + rng.normal(0, 25, x.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def votes(label: int) -> list[int]:
+        counts = [0] * len(FERPLUS_COLUMNS)
+        counts[FERPLUS_COLUMNS.index(FER7[label])] = 7
+        counts[FERPLUS_COLUMNS.index(FER7[(label + 1) % 7])] = 3
+        return counts
+
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=list(FER7)),
+        ferplus_votes=datasets.Sequence(datasets.Value("int32"), length=10),
+    )
+    folder = tmp_path_factory.mktemp("fer2013")
+    pictures = {}
+    for split, count in (("validation", 70), ("train", 140)):
+        labels = [row % 7 for row in range(count)]
+        pictures[split] = [picture(label) for label in labels]
+        if split == "train":
+            pictures["train"][5] = pictures["validation"][3]
+        rows = {
+            "image": [{"bytes": data, "path": None} for data in pictures[split]],
+            "label": labels,
+            "ferplus_votes": [votes(label) for label in labels],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
+    return folder

@@ -11,7 +11,10 @@ import yaml
 
 from fer_hf.data.loaders import LABEL_KINDS
 from fer_hf.data.transforms import AugmentOptions
+from training.averaging import AverageRecipe
+from training.distillation import DistillRecipe
 from training.losses import LossRecipe
+from training.optimizers import OptimizerRecipe
 from training.schedules import ScheduleRecipe
 
 
@@ -49,6 +52,7 @@ class DataRecipe:
     drop_leaking: bool = True  # leave out training rows that equal a validation row
     fraction: float = 1.0  # of the training rows, drawn by seed, for trials
     weighted_sampling: bool = False  # draw classes equally often
+    in_memory: bool = True  # False: decode each batch when it is drawn, for data larger than the device
 
     def __post_init__(self):
         for name in ("labels", "validation_labels"):
@@ -58,45 +62,6 @@ class DataRecipe:
             self.validation_labels = "ferplus-majority" if self.labels == "ferplus-soft" else self.labels
         if not 0 < self.fraction <= 1:
             raise ValueError(f"data.fraction must be in (0, 1]; {self.fraction} was given")
-
-
-@dataclass
-class OptimizerRecipe:
-    """One step of the optimizer. Norms and biases are never decayed."""
-
-    name: str = "sgd"  # sgd (Nesterov), adam, adamw
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    accumulate: int = 1  # batches to a step
-
-    def __post_init__(self):
-        if self.name not in ("sgd", "adam", "adamw"):
-            raise ValueError(f"optimizer.name is {self.name!r}; choose sgd, adam or adamw")
-        if self.lr <= 0 or self.accumulate < 1:
-            raise ValueError("optimizer.lr must be above 0 and optimizer.accumulate at least 1")
-
-
-@dataclass
-class AverageRecipe:
-    """Averages of the weights, evaluated and saved in place of the raw ones."""
-
-    ema_decay: float = 0.0  # 0 is off; warmed up, so that early epochs are not held back
-    swa_last: int = 0  # average the weights of this many last epochs (Izmailov et al., arXiv 1803.05407)
-
-    def __post_init__(self):
-        if self.ema_decay and self.swa_last:
-            raise ValueError("average.ema_decay and average.swa_last exclude each other: choose one average")
-
-
-@dataclass
-class DistillRecipe:
-    """A saved model or ensemble to learn from beside the labels."""
-
-    teacher: str | None = None
-    weight: float = 0.5  # share of the loss
-    temperature: float = 2.0
 
 
 @dataclass

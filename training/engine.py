@@ -1,5 +1,6 @@
 """One training step, one epoch, one evaluation pass: no files, no arguments."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,9 +9,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from fer_hf.data.loaders import ArraySplit
+from fer_hf.data.loaders import ArraySplit, LazySplit
 from fer_hf.data.transforms import AugmentOptions, augment, mix
-from training.losses import ExpressionLoss, distillation_loss
+from training.distillation import DistillRecipe, Teacher, distillation_loss
+from training.losses import ExpressionLoss
 
 Normalize = Callable[[Tensor], Tensor]
 
@@ -48,9 +50,12 @@ def mix_seed(*parts: int) -> int:
     return seed
 
 
-def index_loader(count: int, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader:
-    """Batches of row numbers; pictures are gathered on the device. Training (with a sampler) drops a short last batch."""
-    return DataLoader(range(count), batch_size=batch_size, sampler=sampler, drop_last=sampler is not None)
+def split_loader(split: ArraySplit | LazySplit, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader:
+    """Batches for ``split.fetch``; training (with a sampler) drops a short last batch."""
+    workers = (os.cpu_count() or 1) if isinstance(split, LazySplit) else 0
+    return DataLoader(
+        split.batched, batch_size=batch_size, sampler=sampler, drop_last=sampler is not None, num_workers=workers
+    )
 
 
 @dataclass
@@ -61,60 +66,48 @@ class Step:
     model: nn.Module
     loss: ExpressionLoss
     optimizer: torch.optim.Optimizer
-    data: ArraySplit
     normalize: Normalize
     augment: AugmentOptions
-    clip_norm: float | None = None
-    teacher: nn.Module | None = None
-    distill_weight: float = 0.0
-    distill_temperature: float = 1.0
+    clip_norm: float | None
+    teacher: Teacher | None
+    distill: DistillRecipe
 
-    def __call__(self, rows: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Learn from these rows; returns detached loss (scalar), raw logits (B, K) and unmixed targets (B, K).
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Learn from (B, C, H, W) uint8 and distributions (B, K); returns detached loss (scalar) and raw logits (B, K).
 
         Dropout and augmentation are functions of ``seed``, so a resumed run draws what the first would have drawn.
         """
-        device = self.data.images.device
-        rows = rows.to(device)
         torch.manual_seed(seed)
-        generator = torch.Generator(device).manual_seed(seed)
-        labels = self.data.targets[rows]
-        images, targets = mix(augment(self.data.images[rows], self.augment, generator), labels, self.augment, generator)
+        generator = torch.Generator(images.device).manual_seed(seed)
+        images, targets = mix(augment(images, self.augment, generator), labels, self.augment, generator)
         pixels = self.normalize(images).contiguous(memory_format=torch.channels_last)
         with self.accelerator.accumulate(self.model):
             with self.accelerator.autocast():
                 raw_logits = self.model(pixels).raw_logits
-                teacher_logits = self._teach(pixels)
-            loss = self.loss(raw_logits, targets)
-            if teacher_logits is not None:
-                soft = distillation_loss(raw_logits, teacher_logits, self.distill_temperature)
-                loss = torch.lerp(loss, soft, self.distill_weight)
+                loss = self.loss(raw_logits, targets)
+                if self.teacher is not None:
+                    soft = distillation_loss(raw_logits, self.teacher(images), self.distill.temperature)
+                    loss = torch.lerp(loss, soft, self.distill.weight)
             self.accelerator.backward(loss)
             if self.clip_norm and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return loss.detach(), raw_logits.detach().float(), labels
-
-    def _teach(self, pixels: Tensor) -> Tensor | None:
-        if self.teacher is None:
-            return None
-        with torch.no_grad():
-            return self.teacher(pixels).raw_logits
+        return loss.detach(), raw_logits.detach().float()
 
 
 @torch.inference_mode()
 def predict_logits(
-    accelerator: Accelerator, model: nn.Module, data: ArraySplit, normalize: Normalize, batch_size: int
+    accelerator: Accelerator, model: nn.Module, data: ArraySplit | LazySplit, normalize: Normalize, batch_size: int
 ) -> Tensor:
     """Raw logits (N, K) float32 of every row in order, on the CPU of every process; each row counted once."""
     was_training = model.training
     model.eval()
-    loader = accelerator.prepare_data_loader(index_loader(len(data), batch_size))
+    loader = accelerator.prepare_data_loader(split_loader(data, batch_size))
     parts = []
-    for rows in loader:
-        rows = rows.to(data.images.device)
-        pixels = normalize(data.images[rows]).contiguous(memory_format=torch.channels_last)
+    for batch in loader:
+        images, _ = data.fetch(batch)
+        pixels = normalize(images).contiguous(memory_format=torch.channels_last)
         with accelerator.autocast():
             raw_logits = model(pixels).raw_logits
         parts.append(accelerator.gather_for_metrics(raw_logits.float()).cpu())

@@ -4,22 +4,24 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from fer_hf.data.loaders import ArraySplit
+from fer_hf import metrics
+from fer_hf.data.loaders import ArraySplit, LazySplit
+from training.averaging import WeightAverages, recompute_batch_norms
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from training.config import OptimizerRecipe, Phase, Recipe
-from training.engine import EpochSampler, Step, index_loader, mix_seed, predict_logits
+from training.config import Phase, Recipe
+from training.distillation import Teacher
+from training.engine import EpochSampler, Step, mix_seed, predict_logits, split_loader
 from training.losses import ExpressionLoss, class_weights
+from training.optimizers import build_optimizer, set_training_mode, trainable_parameters
 from training.schedules import Schedule
 
 CHECKPOINT_EVERY_S = 120
@@ -41,52 +43,23 @@ class Progress:
     best_score: float = -math.inf
     best_epoch: int = -1
     seconds: float = 0.0
-    tally: dict = field(default_factory=dict)  # running sums of the epoch
-
-
-def trainable_parameters(model: nn.Module, train_last: int | None) -> list[nn.Parameter]:
-    """Freeze all but the last ``train_last`` leaf modules with parameters (all for None) and return what learns.
-
-    A leaf module owns parameters and has no children; 0 leaves the last one, the classifier.
-    """
-    leaves = [m for m in model.modules() if not list(m.children()) and any(True for _ in m.parameters(recurse=False))]
-    learning = leaves if train_last is None else leaves[-max(train_last, 1) :]
-    chosen = {id(p) for module in learning for p in module.parameters(recurse=False)}
-    # Parameters that belong to a module with children are frozen only together with everything else.
-    for parameter in model.parameters():
-        parameter.requires_grad_(train_last is None or id(parameter) in chosen)
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def build_optimizer(parameters: list[nn.Parameter], recipe: OptimizerRecipe, lr: float) -> torch.optim.Optimizer:
-    """The optimizer of a phase; parameters with one axis (norms, biases) are never decayed."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if recipe.name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.name](groups, lr=lr)
+    finished: bool = False
 
 
 def epoch_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Loss, accuracy, macro precision, recall and F1, and one-vs-rest AUC of raw logits against distributions."""
-    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
-
+    """Loss, accuracy, macro precision, recall, F1 and AUC of raw logits (N, K) against distributions (N, K)."""
     logits, targets = logits.float().cpu(), targets.float().cpu()
-    truth, guess = targets.argmax(1).numpy(), logits.argmax(1).numpy()
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="macro", zero_division=0)
-    probabilities = logits.softmax(1).numpy()
-    present = [k for k in range(logits.shape[1]) if 0 < (truth == k).sum() < len(truth)]
-    auc = [roc_auc_score(truth == k, probabilities[:, k]) for k in present]
+    truth = targets.argmax(1).numpy()
+    confusion = metrics.confusion_matrix(truth, logits.argmax(1).numpy(), logits.shape[1])
+    scores = metrics.class_scores(confusion)
+    areas = metrics.auc_one_vs_rest(truth, logits.softmax(1).numpy())
     return {
         "loss": float(nn.functional.cross_entropy(logits, targets)),
-        "accuracy": float((truth == guess).mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "macro_f1": float(f1),
-        "auc": float(np.mean(auc)) if auc else math.nan,
+        "accuracy": float(metrics.accuracy(confusion)),
+        "precision": float(scores.average("precision", "macro")),
+        "recall": float(scores.average("recall", "macro")),
+        "macro_f1": float(scores.average("f1", "macro")),
+        "auc": float(areas[np.isfinite(areas)].mean()) if np.isfinite(areas).any() else None,
     }
 
 
@@ -102,18 +75,18 @@ class Run:
         accelerator: Accelerator,
         model: nn.Module,
         normalize,
-        train: ArraySplit,
-        validation: ArraySplit,
+        train: ArraySplit | LazySplit,
+        validation: ArraySplit | LazySplit,
         output: Path,
         on_best,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
     ):
         self.recipe, self.accelerator, self.output, self.on_best = recipe, accelerator, output, on_best
         self.normalize, self.validation = normalize, validation.to(accelerator.device)
         self.train_data = train.to(accelerator.device)
         self.progress = Progress()
         self.plain_model = model.to(memory_format=torch.channels_last)
-        self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
+        self.teacher = None if teacher is None else teacher.to(accelerator.device)
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None
         if recipe.data.weighted_sampling:
@@ -123,14 +96,19 @@ class Run:
         self.batches = len(train) // recipe.batch_size
         if self.batches == 0:
             raise ValueError(f"batch_size {recipe.batch_size} is larger than the training set of {len(train)} pictures")
-        self.loader = accelerator.prepare_data_loader(index_loader(len(train), recipe.batch_size, self.sampler))
-        self.ema = self.swa = None
+        self.loader = accelerator.prepare_data_loader(split_loader(train, recipe.batch_size, self.sampler))
+        self.seen: list[tuple[Tensor, Tensor]] = []  # raw logits and targets of this epoch's batches so far
+        self.averages: WeightAverages | None = None
         self.phase_ready = -1
 
     # -- assembling a phase --------------------------------------------------------------------------------------------
     def _enter_phase(self, number: int) -> None:
         phase: Phase = self.recipe.phases[number]
-        model = self.accelerator.unwrap_model(self.plain_model)
+        model = self.plain_model
+        if self.phase_ready >= 0:
+            # What is trainable changes, and a data-parallel wrapper cannot change with it: wrap anew.
+            model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            self.accelerator.free_memory()
         self.base_lr = phase.lr or self.recipe.optimizer.lr
         parameters = trainable_parameters(model, phase.train_last)
         optimizer = build_optimizer(parameters, self.recipe.optimizer, self.base_lr)
@@ -141,20 +119,18 @@ class Run:
             model=self.model,
             loss=ExpressionLoss(self.recipe.loss, self.weights),
             optimizer=self.optimizer,
-            data=self.train_data,
             normalize=self.normalize,
             augment=self.recipe.augment,
             clip_norm=self.recipe.optimizer.clip_norm,
             teacher=self.teacher,
-            distill_weight=self.recipe.distill.weight,
-            distill_temperature=self.recipe.distill.temperature,
+            distill=self.recipe.distill,
         )
-        model = self.accelerator.unwrap_model(self.model)
-        if self.recipe.average.ema_decay and self.ema is None:
-            self.ema = ModelEmaV3(model, decay=self.recipe.average.ema_decay, use_warmup=True)
-        if self.recipe.average.swa_last and self.swa is None:
-            self.swa = AveragedModel(model, use_buffers=False)
+        if self.averages is None:
+            self.averages = WeightAverages(self.recipe.average, self._bare_model(), self.recipe.epochs)
         self.phase_ready = number
+
+    def _bare_model(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model)
 
     def _phase_start(self) -> int:
         return sum(phase.epochs for phase in self.recipe.phases[: self.progress.phase])
@@ -163,12 +139,16 @@ class Run:
     def _state(self) -> dict:
         return {
             "progress": asdict(self.progress),
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "model": self._bare_model().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state,
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "swa": None if self.swa is None else self.swa.state_dict(),
+            "averages": self.averages.state_dict(),
+            "seen": [column.cpu() for column in self._seen_columns()] if self.seen else None,
         }
+
+    def _seen_columns(self) -> tuple[Tensor, Tensor]:
+        logits, targets = (torch.cat(column) for column in zip(*self.seen, strict=True))
+        return logits, targets
 
     def save(self) -> None:
         """Write a checkpoint on the main process."""
@@ -184,13 +164,12 @@ class Run:
         state = load_checkpoint(path)
         self.progress = Progress(**state["progress"])
         self._enter_phase(self.progress.phase)
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.state = state["schedule"]
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        if self.swa is not None:
-            self.swa.load_state_dict(state["swa"])
+        self.averages.load_state_dict(state["averages"])
+        if state["seen"] is not None:
+            self.seen = [tuple(column.to(self.accelerator.device) for column in state["seen"])]
         self._trim_log()
         return True
 
@@ -205,32 +184,42 @@ class Run:
         part.replace(log)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
-    def train(self) -> Progress:
-        """Run to the end of the recipe, or to early stopping, and return where it ended."""
+    def begin(self) -> None:
+        """Assemble the phase that the run is in, unless that has been done."""
         if self.phase_ready < 0:
             self._enter_phase(self.progress.phase)
-        while self.progress.epoch < self.recipe.epochs:
+
+    def train(self) -> Progress:
+        """Run to the end of the recipe, or to early stopping, and return where it ended."""
+        self.begin()
+        while not self.progress.finished and not self._out_of_epochs():
             if self.progress.epoch >= self._phase_start() + self.recipe.phases[self.progress.phase].epochs:
                 self.progress.phase += 1
                 self._enter_phase(self.progress.phase)
             started = time.perf_counter()
             train_figures = self._train_epoch()
             self._after_epoch(train_figures, time.perf_counter() - started)
-            waited = self.progress.epoch - 1 - self.progress.best_epoch
-            if self.recipe.early_stopping is not None and waited >= self.recipe.early_stopping:
-                self.accelerator.print(f"stopping early: no better {self.recipe.select} for {waited} epochs")
-                break
-        if self.swa is not None:
-            self._finish_swa()
+        if not self.progress.finished:
+            if self.averages.swa is not None:
+                self._finish_swa()
+            self.progress.finished = True
+            self.save()
         return self.progress
+
+    def _out_of_epochs(self) -> bool:
+        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        if self.recipe.early_stopping is not None and waited >= self.recipe.early_stopping:
+            self.accelerator.print(f"stopping early: no better {self.recipe.select} for {waited} epochs")
+            return True
+        return self.progress.epoch >= self.recipe.epochs
 
     def _train_epoch(self) -> dict[str, float]:
         progress, loader = self.progress, self.loader
         self.sampler.set_epoch(progress.epoch)
         if progress.batch:
             loader = self.accelerator.skip_first_batches(loader, progress.batch)
-        self.model.train()
-        parts, saved_at, losses = [], time.monotonic(), []
+        set_training_mode(self._bare_model())
+        saved_at, losses = time.monotonic(), []
         bar = tqdm(
             total=self.batches * self.recipe.batch_size,
             initial=progress.batch * self.recipe.batch_size,
@@ -239,13 +228,14 @@ class Run:
             unit_scale=True,
             disable=not self.accelerator.is_main_process or None,
         )
-        for rows in loader:
+        for batch in loader:
             self._set_lr()
             seed = mix_seed(self.recipe.seed, progress.epoch, progress.batch, self.accelerator.process_index)
-            loss, logits, targets = self.step(rows, seed)
-            if self.ema is not None and self.accelerator.sync_gradients:
-                self.ema.update(self.accelerator.unwrap_model(self.model), step=progress.step)
-            parts.append((logits, targets))
+            images, targets = self.train_data.fetch(batch)
+            loss, logits = self.step(images, targets, seed)
+            if self.accelerator.sync_gradients:
+                self.averages.after_step(self._bare_model(), progress.step)
+            self.seen.append((logits, targets))
             losses.append(loss)
             progress.batch += 1
             progress.step += 1
@@ -258,8 +248,9 @@ class Run:
                 self.save()
                 saved_at = time.monotonic()
         bar.close()
-        logits, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-        return epoch_figures(*self.accelerator.gather_for_metrics((logits, targets)))
+        columns = self.accelerator.gather(self._seen_columns())
+        self.seen = []
+        return epoch_figures(*columns)
 
     def _set_lr(self) -> None:
         epoch = self.progress.epoch - self._phase_start() + self.progress.batch / self.batches
@@ -276,17 +267,13 @@ class Run:
             )
         bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
 
-    def evaluated_model(self) -> nn.Module:
-        """The model whose validation counts: the average where the recipe keeps one."""
-        return self.accelerator.unwrap_model(self.model) if self.ema is None else self.ema.module
-
     def _after_epoch(self, train_figures: dict[str, float], seconds: float) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.seconds += seconds
-        if self.swa is not None and progress.epoch > self.recipe.epochs - self.recipe.average.swa_last:
-            self.swa.update_parameters(self.accelerator.unwrap_model(self.model))
-        figures = self._judge(self.evaluated_model())
+        self.averages.after_epoch(self._bare_model(), progress.epoch)
+        judged = self.averages.evaluated(self._bare_model())
+        figures = self._judge(judged)
         score = self._score(figures)
         self.schedule.after_epoch(score)
         line = {
@@ -300,7 +287,7 @@ class Run:
         self._report(line)
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch - 1
-            self._keep_best(self.evaluated_model())
+            self._keep_best(judged)
         self.save()
 
     def _judge(self, model: nn.Module) -> dict[str, float]:
@@ -328,22 +315,12 @@ class Run:
         tqdm.write(f"epoch {line['epoch']}: {figures}, {line['images_per_second']:.0f} images/s")
 
     def _finish_swa(self) -> None:
-        """Recompute batch norms for the averaged weights on one epoch of training data, and keep them if better."""
-        model = self.swa.module
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
-        model.train()
+        """Judge the averaged weights, with batch norms of their own, and keep them if they are the best."""
+        model = self.averages.swa.module
         self.sampler.set_epoch(self.recipe.epochs)
-        with torch.no_grad():
-            for rows in self.loader:
-                model(self.normalize(self.train_data.images[rows.to(self.accelerator.device)]))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        recompute_batch_norms(model, (self.normalize(self.train_data.fetch(batch)[0]) for batch in self.loader))
         score = self._score(self._judge(model))
-        self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {score:.4f}")
+        self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {abs(score):.4f}")
         if score > self.progress.best_score:
             self.progress.best_score, self.progress.best_epoch = score, self.progress.epoch - 1
             self._keep_best(model)

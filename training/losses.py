@@ -60,9 +60,3 @@ class ExpressionLoss:
         if recipe.focal_gamma:
             loss = loss * (1 - log_p.exp()) ** recipe.focal_gamma
         return loss.sum(1).mean()
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student's softened logits to the teacher's, times T² (Hinton et al., arXiv 1503.02531)."""
-    target = (teacher.float() / temperature).softmax(1)
-    return -(target * (student.float() / temperature).log_softmax(1)).sum(1).mean() * temperature**2

@@ -13,7 +13,7 @@ class ScheduleRecipe:
     name: str = "cosine"
     warmup_epochs: float = 0.0  # linear from 0, before any schedule
     floor: float = 0.0  # the least factor of cosine and plateau
-    step_epochs: tuple[int, ...] = ()  # step: multiply by `factor` after each of these
+    step_epochs: tuple[float, ...] = ()  # step: multiply by `factor` after each of these
     factor: float = 0.1  # step, plateau
     patience: int = 3  # plateau: epochs without a better validation score before the rate falls
 

@@ -4,25 +4,26 @@ Run it again with the same output to resume; a finished run says so.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch import nn
 
-import fer_hf
-from fer_hf.data.loaders import ArraySplit, load_arrays, rows_without
+from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy, rows_without
 from fer_hf.data.sources import load_source
-from fer_hf.hub import save_portable
+from fer_hf.hub import ModelError, load_model, save_portable
 from fer_hf.labels import id2label, label2id, vocabulary
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from training.checkpoints import CheckpointError
 from training.config import Recipe, dump_recipe, load_recipe
+from training.distillation import Teacher
+from training.dry_run import dry_run
 from training.engine import pick_precision
 from training.loop import Run, TrainingDiverged
+from training.provenance import write_used
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,20 +33,34 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="folder for checkpoints, log and the best model")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument("--dry-run", action="store_true", help="show recipe, an augmented batch, memory and time")
     parser.add_argument("--tracker", default="tensorboard", help="any tracker accelerate knows, or none")
     return parser.parse_args(argv)
 
 
-def build_model(recipe: Recipe) -> tuple[torch.nn.Module, FerImageProcessor]:
-    """The recipe's network, seeded, and the image processor that fits it."""
+def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
+    """The recipe's network, seeded, with the weights it starts from, and the image processor that fits it."""
     from transformers import AutoConfig, AutoModelForImageClassification
 
     names = vocabulary(recipe.data.classes)
+    labels = {"id2label": id2label(names), "label2id": label2id(names)}
     set_seed(recipe.seed)
-    config = AutoConfig.for_model(
-        recipe.model.type, id2label=id2label(names), label2id=label2id(names), **recipe.model.config
-    )
+    if recipe.model.start_from:
+        start = load_model(recipe.model.start_from)
+        if recipe.model.config:
+            raise ValueError("model.config has no effect with model.start_from: the saved model brings its own")
+        return _with_labels(start.model, labels), start.processor
+    config = AutoConfig.for_model(recipe.model.type, **labels, **recipe.model.config)
     model = AutoModelForImageClassification.from_config(config)
+    if recipe.model.pretrained:
+        if not hasattr(model, "load_imagenet_weights"):
+            raise ValueError(f"model.pretrained: {recipe.model.type} has no ImageNet weights; set it to false")
+        model.load_imagenet_weights()
+    elif recipe.phases[0].train_last is not None:
+        raise ValueError(
+            "the first phase freezes a backbone of random weights; set model.pretrained or model.start_from, "
+            "or remove phases[0].train_last"
+        )
     processor = FerImageProcessor(
         size=config.image_size,
         num_channels=config.num_channels,
@@ -57,9 +72,31 @@ def build_model(recipe: Recipe) -> tuple[torch.nn.Module, FerImageProcessor]:
     return model, processor
 
 
+def _with_labels(model: nn.Module, labels: dict) -> nn.Module:
+    """The model itself where its classes are the recipe's, else the same weights with a new classifier."""
+    if model.config.id2label == labels["id2label"]:
+        return model
+    state = {name: weight for name, weight in model.state_dict().items() if not name.startswith("classifier.")}
+    config = type(model.config)(**{**model.config.to_dict(), **labels, "temperature": 1.0})
+    fresh = type(model)(config)
+    missing, unexpected = fresh.load_state_dict(state, strict=False)
+    unfilled = [name for name in missing if not name.startswith("classifier.")]
+    if unfilled or unexpected:
+        raise ValueError(f"model.start_from has other weights than its config says: {[*unfilled, *unexpected][:3]}")
+    return fresh
+
+
+def build_teacher(recipe: Recipe) -> Teacher | None:
+    """The saved model to learn from, where the recipe names one."""
+    if recipe.distill.teacher is None:
+        return None
+    loaded = load_model(recipe.distill.teacher)
+    return Teacher(loaded.model, loaded.processor, vocabulary(recipe.data.classes))
+
+
 def load_data(
     recipe: Recipe, processor: FerImageProcessor, data: str, votes: str | None
-) -> tuple[ArraySplit, ArraySplit, int]:
+) -> tuple[ArraySplit | LazySplit, ArraySplit | LazySplit, int]:
     """Training and validation rows, and how many training rows were left out because validation has them."""
     source = load_source(data, votes=votes)
     missing = {"train", "validation"} - set(source)
@@ -70,69 +107,61 @@ def load_data(
     if recipe.data.drop_leaking:
         kept = rows_without(train, source["validation"])
         train, dropped = train.select(kept), len(train) - len(kept)
-    arrays = load_arrays(train, processor, labels=recipe.data.labels, names=names)
+    load = load_arrays if recipe.data.in_memory else load_lazy
+    split = load(train, processor, labels=recipe.data.labels, names=names)
     if recipe.data.fraction < 1:
-        order = np.random.default_rng(recipe.seed).permutation(len(arrays))
-        arrays = arrays.select(np.sort(order[: round(len(arrays) * recipe.data.fraction)]))
-    validation = load_arrays(source["validation"], processor, labels=recipe.data.validation_labels, names=names)
-    return arrays, validation, dropped
+        order = np.random.default_rng(recipe.seed).permutation(len(split))
+        split = split.select(np.sort(order[: round(len(split) * recipe.data.fraction)]))
+    validation = load(source["validation"], processor, labels=recipe.data.validation_labels, names=names)
+    return split, validation, dropped
 
 
-def data_record(recipe: Recipe, train: ArraySplit, validation: ArraySplit, dropped: int) -> dict:
-    """What the model has seen, for ``eval.py`` to tell used data from a test."""
-    return {
-        "train": {
-            "labels": recipe.data.labels,
-            "n": len(train),
-            "sha256": train.sha256(),
-            "left_out_as_leaking": dropped,
-        },
-        "selection": {
-            "labels": recipe.data.validation_labels,
-            "n": len(validation),
-            "sha256": validation.sha256(),
-            "pixel_sha256": _digest(validation.pixel_sha256),
-        },
-        "train_pixel_sha256": _digest(train.pixel_sha256),
-    }
-
-
-def _digest(hashes: tuple[str, ...]) -> str:
-    import hashlib
-
-    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: str) -> Accelerator:
+    """Accelerate as the recipe needs it; ``accelerate launch`` decides on devices and processes."""
+    try:
+        return Accelerator(
+            mixed_precision=pick_precision(recipe.precision, PartialState().device, model),
+            gradient_accumulation_steps=recipe.optimizer.accumulate,
+            # A batch is cut across processes, so a recipe means the same however many there are.
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+            step_scheduler_with_optimizer=False,
+            log_with=None if tracker == "none" else tracker,
+            project_dir=output,
+        )
+    except ValueError as error:
+        raise ValueError(f"--tracker {tracker}: {error}; install it, or pass --tracker none") from error
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     recipe = load_recipe(arguments.recipe, arguments.set)
     model, processor = build_model(recipe)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    accelerator = Accelerator(
-        mixed_precision=pick_precision(recipe.precision, device, model),
-        gradient_accumulation_steps=recipe.optimizer.accumulate,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-        step_scheduler_with_optimizer=False,
-        log_with=None if arguments.tracker == "none" else arguments.tracker,
-        project_dir=arguments.output,
-    )
-    accelerator.init_trackers(recipe.name)
+    teacher = build_teacher(recipe)
+    accelerator = build_accelerator(recipe, model, arguments.output, arguments.tracker)
     train, validation, dropped = load_data(recipe, processor, arguments.data, arguments.votes)
     accelerator.print(
         f"{recipe.name}: {len(train):,} training and {len(validation):,} validation pictures"
         f" ({dropped} training rows left out because validation has them); {accelerator.device},"
         f" {accelerator.num_processes} process(es), precision {accelerator.mixed_precision}"
     )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "recipe.yaml").write_text(dump_recipe(recipe))
-    record = data_record(recipe, train, validation, dropped)
 
-    def keep_best(best: torch.nn.Module) -> None:
+    def keep_best(best: nn.Module) -> None:
         folder = save_portable(best, processor, arguments.output / "best")
-        (folder / "training_data.json").write_text(json.dumps(record, indent=2) + "\n")
+        if recipe.data.in_memory:
+            write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
+            write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
-    run = Run(recipe, accelerator, model, processor.normalize_uint8, train, validation, arguments.output, keep_best)
+    run = Run(
+        recipe, accelerator, model, processor.normalize_uint8, train, validation, arguments.output, keep_best, teacher
+    )
+    if arguments.dry_run:
+        dry_run(run)
+        return
+    if accelerator.is_main_process:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "recipe.yaml").write_text(dump_recipe(recipe))
+    accelerator.init_trackers(recipe.name)
     if run.resume():
         accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
     progress = run.train()
@@ -146,5 +175,5 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, TrainingDiverged, CheckpointError) as error:
+    except (ValueError, ModelError, TrainingDiverged, CheckpointError) as error:
         sys.exit(f"train.py: {error}")

@@ -1,4 +1,8 @@
-"""A split as tensors: uint8 pictures and target distributions, small enough to stay on the training device."""
+"""A split ready for a model: uint8 pictures and target distributions.
+
+``ArraySplit`` is decoded once and stays on the training device; ``LazySplit`` decodes each batch when it is asked for,
+for data larger than that. Both deal in row numbers, ``fetch`` and target distributions.
+"""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,7 +15,7 @@ from torch import Tensor
 from fer_hf.data.ferplus import majority_labels, soft_labels
 
 LABEL_KINDS = ("fer2013", "ferplus-majority", "ferplus-soft", "dataset")
-"""What is learned or scored: FER2013's label, the FER+ majority, the FER+ vote distribution, or a source's own label."""
+"""What is learned or scored: FER+ majority or vote distribution, or the source's own label (fer2013 and dataset)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class ArraySplit:
         """(N,) most likely class of each target."""
         return self.targets.argmax(1)
 
+    @property
+    def batched(self) -> range:
+        """What a DataLoader draws from: row numbers, since the pictures are where they are needed."""
+        return range(len(self))
+
+    def fetch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (B, C, H, W) uint8 and targets (B, K) of a drawn batch, on the split's device."""
+        rows = rows.to(self.images.device)
+        return self.images[rows], self.targets[rows]
+
     def select(self, rows: np.ndarray) -> "ArraySplit":
         """The rows at these indices, in this order."""
         rows = np.asarray(rows)
@@ -63,6 +77,47 @@ class ArraySplit:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class LazySplit:
+    """A split whose pictures stay encoded in the Arrow file on disk until their batch is drawn.
+
+    Shapes as in ArraySplit; ``batched`` yields (C, H, W) uint8 with its target, which a DataLoader's workers decode.
+    """
+
+    source: object  # a datasets.Dataset, in row order
+    processor: object  # a FerImageProcessor
+    targets: Tensor
+    device: torch.device | str = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        return self.processor.to_uint8(self.source[row]["image"]), self.targets[row].cpu()
+
+    @property
+    def labels(self) -> Tensor:
+        return self.targets.argmax(1)
+
+    @property
+    def row_ids(self) -> tuple[str, ...]:
+        return tuple(self.source["row_id"])
+
+    @property
+    def batched(self) -> "LazySplit":
+        return self
+
+    def fetch(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, targets = batch
+        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+    def select(self, rows: np.ndarray) -> "LazySplit":
+        return replace(self, source=self.source.select(rows), targets=self.targets[torch.from_numpy(np.asarray(rows))])
+
+    def to(self, device: torch.device) -> "LazySplit":
+        return replace(self, targets=self.targets.to(device), device=device)
+
+
 def pixel_sha256(image: Image.Image) -> str:
     """Hash of a picture's size and grey pixels: equal exactly where the pictures are."""
     return hashlib.sha256(repr(image.size).encode() + image.convert("L").tobytes()).hexdigest()
@@ -72,6 +127,12 @@ def rows_without(split, other) -> np.ndarray:
     """Indices of the rows of ``split`` whose picture does not occur in ``other``, whatever the labels."""
     known = {pixel_sha256(image) for image in other["image"]}
     return np.array([i for i, image in enumerate(split["image"]) if pixel_sha256(image) not in known], dtype=np.int64)
+
+
+def load_lazy(split, processor, *, labels: str, names: tuple[str, ...]) -> LazySplit:
+    """A ``datasets.Dataset`` split that is decoded batch by batch; arguments and errors as for ``load_arrays``."""
+    targets, rows = _targets(split, labels, names)
+    return LazySplit(split.select(rows), processor, torch.from_numpy(targets[rows]))
 
 
 def load_arrays(split, processor, *, labels: str, names: tuple[str, ...]) -> ArraySplit:

@@ -210,7 +210,7 @@ def mix(images: Tensor, targets: Tensor, options: AugmentOptions, generator: Gen
 
 
 def _beta(alpha: float, generator: Generator) -> float:
-    """One draw of Beta(alpha, alpha): torch's own takes no generator, so two Gamma draws come from numpy, seeded here."""
+    """One draw of Beta(alpha, alpha); torch's own takes no generator, so numpy draws, seeded from ours."""
     import numpy as np
 
     seed = int(torch.randint(2**31, (1,), device=generator.device, generator=generator))

@@ -1,0 +1,63 @@
+"""Recipes: what is allowed, what is refused, and that every one in the project parses."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training.config import Phase, Recipe, build, dump_recipe, load_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "training" / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_parses_and_survives_being_written_out(path):
+    recipe = load_recipe(path)
+    assert recipe.name
+    again = build(Recipe, yaml.safe_load(dump_recipe(recipe)))
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "a", "epoch": 3}, r"unknown key epoch; did you mean epochs\?"),
+        ({"name": "a", "optimizer": {"learning_rat": 1}}, r"unknown key optimizer\.learning_rat; known are name, lr"),
+        ({"name": "a", "augment": {"rotation": 3}}, r"did you mean augment\.rotation_deg\?"),
+        ({"epochs": 3}, "key name is required"),
+        ({"name": "a", "epochs": "many"}, "epochs must be int; 'many' was given"),
+        ({"name": "a", "epochs": True}, "epochs must be int; True was given"),
+        ({"name": "a", "phases": [{"epochs": 0}]}, "at least one epoch"),
+        ({"name": "a", "data": {"labels": "fer"}}, "choose one of fer2013"),
+        ({"name": "a", "average": {"ema_decay": 0.9, "swa_last": 2}}, "exclude each other"),
+        ({"name": "a", "augment": {"flip": 2}}, "augment.flip is a probability"),
+    ],
+)
+def test_what_is_wrong_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        build(Recipe, values)
+
+
+def test_values_are_read_as_their_fields_say(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\noptimizer: {lr: 1e-4}\naugment: {erasing_area: [0, 1]}\nphases: [{epochs: 2, lr: 1}]\n")
+    recipe = load_recipe(path, ["seed=3", "schedule.name=step", "schedule.step_epochs=[1]"])
+    assert recipe.optimizer.lr == 1e-4  # which YAML 1.1 reads as text
+    assert recipe.augment.erasing_area == (0.0, 1.0)
+    assert recipe.phases == [Phase(epochs=2, lr=1.0)]
+    assert recipe.epochs == 2
+    assert (recipe.seed, recipe.schedule.step_epochs) == (3, (1.0,))
+
+
+def test_soft_votes_are_judged_by_their_majority():
+    assert build(Recipe, {"name": "a", "data": {"labels": "ferplus-soft"}}).data.validation_labels == "ferplus-majority"
+
+
+def test_errors_name_the_file(tmp_path):
+    (tmp_path / "bad.yaml").write_text("name: [")
+    with pytest.raises(ValueError, match=r"bad\.yaml is not valid YAML"):
+        load_recipe(tmp_path / "bad.yaml")
+    with pytest.raises(ValueError, match=r"none\.yaml: no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="is no override"):
+        load_recipe(RECIPES[0], ["epochs"])
