@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ExpressionRecognizer": "recognition",
-    "FacialExpressionPipeline": "recognition",
+    "FacialExpressionPipeline": "pipelines",
     "ImageError": "image_io",
     "MTCNNDetector": "detection",
     "ModelError": "hub",
     "default_model_path": "hub",
     "load_model": "hub",
-    "pipeline": "recognition",
+    "pipeline": "pipelines",
     "read_image": "image_io",
     "save_portable": "hub",
     "warp_to_photo": "attention",

@@ -6,10 +6,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .download import ModelError, download_model
+from .model_folder import check_model_folder, has_our_processor
+from .registry import MODEL_TYPES, config_class, model_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +28,101 @@ def default_model_path() -> Path:
     """The folder of the embedded model: beside this file in an installed wheel, in model_cards/ in a clone."""
     packaged = Path(__file__).parent / "_default_model"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "model_cards" / DEFAULT_MODEL
+
+
+def configured_model() -> str:
+    """What the environment variable FER_MODEL names, a folder or ``user/name@revision``; else the embedded model."""
+    return os.environ.get("FER_MODEL") or str(default_model_path())
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with its image processor, where it came from, and the commit where from the Hub."""
+
+    model: "PreTrainedModel"
+    processor: "BaseImageProcessor"
+    source: str
+    revision: str | None
+
+
+def load_model(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    *,
+    dtype: "str | torch.dtype | None" = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """An image classification model and its processor, from a folder or from the Hub (``user/name@revision``).
+
+    Our model types load with the classes installed here. Code that comes with another model runs only with
+    ``trust_remote_code``; pickled weights are never read. ``dtype`` None takes the one that the config names. Raises
+    ModelError with one sentence for whatever is wrong.
+    """
+    folder, source, commit = _find(str(name_or_path), revision, trust_remote_code)
+    config, processor_config = check_model_folder(folder, source, trust_remote_code)
+    try:
+        with _no_progress_bars():
+            model, processor = _load(folder, config, processor_config, dtype or "auto", trust_remote_code, source)
+    except ModelError:
+        raise
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise ModelError(source, _first_sentence(error)) from error
+    return LoadedModel(model, processor, source, commit)
+
+
+def _find(name: str, revision: str | None, with_code: bool) -> tuple[Path, str, str | None]:
+    """The folder with the files, what to call it, and the commit where it came from the Hub."""
+    if Path(name).is_dir():
+        return Path(name), name, None
+    if Path(name).exists():
+        raise ModelError(name, "this is a file; give the folder that holds config.json and model.safetensors")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise ModelError(name, "there is no such folder; check the path, or give a Hub id such as user/name")
+    repo_id, at, stated = name.partition("@")
+    if at and revision is not None and stated != revision:
+        raise ModelError(name, f"it names a revision, and revision={revision!r} names another; give one of them")
+    revision = stated if at else revision
+    folder, commit = download_model(repo_id, revision, with_code=with_code)
+    return folder, name if at or revision is None else f"{repo_id}@{revision}", commit
+
+
+def _load(
+    folder: Path,
+    config: dict[str, Any],
+    processor_config: dict[str, Any],
+    dtype: "str | torch.dtype",
+    trust_remote_code: bool,
+    source: str,
+) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    if config.get("model_type") in MODEL_TYPES:  # without the Auto classes, which take seconds to import
+        kind = config["model_type"]
+        loaded = config_class(kind).from_pretrained(folder)
+        model, info = model_class(kind).from_pretrained(folder, config=loaded, **options)
+    else:
+        from transformers import AutoModelForImageClassification
+
+        model, info = AutoModelForImageClassification.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, **options
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ModelError(source, f"its weights lack {missing[0]} ({len(missing)} in all); save the whole model")
+    if has_our_processor(processor_config):
+        from .models.image_processing_fer import FerImageProcessor
+
+        processor = FerImageProcessor.from_pretrained(folder)
+    else:
+        from transformers import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return model.eval(), processor
+
+
+def _first_sentence(error: Exception) -> str:
+    """What an exception says, on one line and without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def save_portable(model: "PreTrainedModel", processor: "BaseImageProcessor", path: str | Path) -> Path:

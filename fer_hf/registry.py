@@ -19,6 +19,25 @@ MODEL_TYPES = {
         "modeling_resnet_swish",
         "ResNetSwishForImageClassification",
     ),
+    "fer_cbam_5cnn": (
+        "configuration_cbam_5cnn",
+        "CBAM5CNNConfig",
+        "modeling_cbam_5cnn",
+        "CBAM5CNNForImageClassification",
+    ),
+    "fer_timm": ("configuration_timm", "TimmConfig", "modeling_timm", "TimmForImageClassification"),
+    "fer_se_efficientnet": (
+        "configuration_timm",
+        "SEEfficientNetConfig",
+        "modeling_timm",
+        "SEEfficientNetForImageClassification",
+    ),
+    "fer_ensemble": (
+        "configuration_ensemble",
+        "FerEnsembleConfig",
+        "modeling_ensemble",
+        "FerEnsembleForImageClassification",
+    ),
 }
 """One entry makes a model type loadable by the Auto classes, the pipeline and the app."""
 
@@ -55,24 +74,14 @@ def _register_processor(auto: ModuleType) -> None:
 
 
 def _register_pipeline(pipelines: ModuleType) -> None:
-    from transformers import AutoModelForImageClassification
-
-    from .hub import default_model_path
-    from .recognition import FacialExpressionPipeline
-
-    pipelines.PIPELINE_REGISTRY.register_pipeline(
-        TASK,
-        pipeline_class=FacialExpressionPipeline,
-        pt_model=AutoModelForImageClassification,
-        default={"model": (str(default_model_path()), None)},
-        type="image",
-    )
+    import_module(".pipelines", __package__)  # registers its task itself, also where it is imported first
 
 
 _ON_IMPORT: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _register_configs,
     "transformers.models.auto.modeling_auto": _register_models,
     "transformers.models.auto.image_processing_auto": _register_processor,
+    "transformers.pipelines": _register_pipeline,
 }
 
 

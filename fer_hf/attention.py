@@ -1,0 +1,99 @@
+"""What a model looked at: Grad-CAM and the model's own gates, as maps in crop space or in the photo's geometry."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .classifier import shared_copy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def cam_layer(model: "PreTrainedModel") -> nn.Module | None:
+    """The layer that Grad-CAM reads, as the model names it, or None where it names none."""
+    try:
+        return getattr(model, "cam_layer", None)
+    except NotImplementedError:
+        return None
+
+
+def grad_cam(
+    model: "PreTrainedModel",
+    pixel_values: Tensor,
+    target: int | Sequence[int] | None = None,
+    layer: nn.Module | None = None,
+) -> Tensor:
+    """Where the evidence for a class lies: (B, h, w) in [0, 1] at the resolution of ``layer``, on the model's device.
+
+    ``target`` is a class for all pictures or one for each; None takes the most probable. ``layer`` is a module of the
+    model whose output is (B, C, h, w); None takes ``model.cam_layer``. Gradients are those of the raw logits, in
+    evaluation mode. The model is left as it was: hooks and modes are set on a private copy of its modules that shares
+    its weights, so many threads may ask at once. Raises ValueError where there is no such layer.
+
+    Source: Selvaraju et al., arXiv 1610.02391.
+    """
+    layer = cam_layer(model) if layer is None else layer
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    if name is None:
+        raise ValueError(
+            f"{type(model).__name__} names no cam_layer; give Grad-CAM one of the model's modules as layer"
+        )
+    private = shared_copy(model)
+    captured: list[Tensor] = []
+
+    def start_graph_here(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise ValueError(f"Grad-CAM needs a layer whose output is (B, C, h, w); {name} gives another")
+        torch.set_grad_enabled(True)  # until the enclosing no_grad ends: only what follows this layer is recorded
+        captured.append(output.detach().requires_grad_())
+        return captured[-1].clone()  # a later layer may work in place
+
+    private.get_submodule(name).register_forward_hook(start_graph_here)
+    with torch.inference_mode(False), torch.no_grad():
+        output = private(pixel_values.clone())
+        logits = output.raw_logits if "raw_logits" in output else output.logits
+        wanted = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
+        chosen = logits.gather(1, wanted.expand(len(logits))[:, None])
+        activations = captured[-1]
+        (gradients,) = torch.autograd.grad(chosen.sum(), activations)
+        weights = gradients.float().mean((2, 3), keepdim=True)
+        cam = (weights * activations.float()).sum(1).relu().detach()
+        cam = cam - cam.amin((1, 2), keepdim=True)
+        return cam / (cam.amax((1, 2), keepdim=True) + 1e-7)
+
+
+@torch.no_grad()
+def attention_maps(model: "PreTrainedModel", pixel_values: Tensor) -> dict[str, Tensor]:
+    """The model's own attention, in [0, 1], by name in network order: spatial maps (B, h, w), channel gates (B, C)."""
+    names = tuple(getattr(model, "attention_names", ()))
+    if not names:
+        return {}
+    maps = model(pixel_values, output_attentions=True).attentions
+    return {
+        name: found.flatten(1) if found.shape[2:] == (1, 1) else found[:, 0]
+        for name, found in zip(names, maps, strict=True)
+    }
+
+
+def upsample(crop_map: np.ndarray, size_px: int) -> np.ndarray:
+    """The (h, w) map as (size_px, size_px) float32, bilinear between the centres of its cells."""
+    image = Image.fromarray(np.asarray(crop_map, dtype=np.float32))
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
+
+
+def warp_to_photo(crop_map: np.ndarray, photo_to_crop: np.ndarray, photo_wh: tuple[int, int]) -> np.ndarray:
+    """A map of the crop laid over the photo: (H, W) float32, 0 outside the crop.
+
+    ``crop_map`` is (size_px, size_px), at the resolution of the crop that ``photo_to_crop`` (2, 3) leads to (see
+    ``AlignedFace``); ``photo_wh`` is the photo's width and height in pixels.
+    """
+    image = Image.fromarray(np.asarray(crop_map, dtype=np.float32))
+    warped = image.transform(
+        photo_wh, Image.Transform.AFFINE, tuple(np.asarray(photo_to_crop).ravel()), resample=Image.Resampling.BILINEAR
+    )
+    return np.asarray(warped)

@@ -1,0 +1,112 @@
+"""Model files from the Hub into the cache, or one sentence that says why not."""
+
+import hashlib
+import re
+import time
+from pathlib import Path
+
+from huggingface_hub import errors, snapshot_download
+
+FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+)
+MAX_WAIT_S = 60
+"""A 429 that asks for a longer pause than this is told to the caller, not waited out."""
+
+_FAULTS = (errors.HTTPError, OSError, RuntimeError, getattr(errors, "XetDownloadError", OSError))
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded; the message is one sentence that names it, the cause and what to do."""
+
+    def __init__(self, source: str, cause: str):
+        super().__init__(f"The model {source} cannot be loaded: {cause}.")
+
+
+def download_model(repo_id: str, revision: str | None, *, with_code: bool = False) -> tuple[Path, str]:
+    """The folder in the cache with the model's files, all of one commit, and that commit.
+
+    Without a connection the cached files of that revision answer. Pickled weights are never fetched; Python files only
+    ``with_code``. Raises ModelError.
+    """
+    source = repo_id if revision is None else f"{repo_id}@{revision}"
+    patterns = [*FILES, "*.py"] if with_code else list(FILES)
+    for attempt in range(3):
+        try:
+            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+            break
+        except errors.HFValidationError as error:
+            raise ModelError(
+                source, "this is neither a folder nor a Hub id; give a path or an id such as user/name"
+            ) from error
+        except _FAULTS as error:
+            response = _response(error)
+            wait_s = _wait_s(response)
+            if attempt == 2 or wait_s is None or wait_s > MAX_WAIT_S:
+                raise ModelError(source, _cause(error, response, wait_s)) from error
+            time.sleep(wait_s)
+    for file in folder.glob("*.safetensors"):
+        _check_hash(file, source)
+    return folder, folder.name
+
+
+def _response(error: BaseException | None):
+    """The Hub's answer that an exception, or what caused it, carries; None where there was none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return response
+        error = error.__cause__
+    return None
+
+
+def _wait_s(response) -> int | None:
+    """Seconds that a 429 asks to wait; None for every other answer, or where it names no time."""
+    if response is None or response.status_code != 429:
+        return None
+    stated = response.headers.get("Retry-After", "")
+    in_window = re.search(r"\bt=(\d+)", response.headers.get("RateLimit", ""))
+    return int(stated) if stated.isdigit() else int(in_window[1]) if in_window else None
+
+
+def _cause(error: Exception, response, wait_s: int | None) -> str:
+    status = None if response is None else response.status_code
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision; check the branch, tag or commit after the @"
+    if status == 403 or isinstance(error, errors.GatedRepoError):
+        return f"the Hub refuses access ({status}); ask for access on its page and log in with `hf auth login`"
+    if status == 401:
+        return "the Hub asks for a login (401): it is private or does not exist; try `hf auth login` or check the name"
+    if status == 404:
+        return "the Hub has no such repository or file (404); check the name"
+    if status == 429:
+        pause = "later" if wait_s is None else f"in {wait_s} seconds"
+        return f"the Hub gets too many requests from here (429); try again {pause}"
+    if status is not None:
+        return f"the Hub answers with an error ({status}); try again later"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "the Hub cannot be reached and the cache holds no complete copy; check the connection and try again"
+    return "the download broke off before a file was complete; try again"
+
+
+def _check_hash(file: Path, source: str) -> None:
+    """Large files are cached under the SHA-256 that the Hub stated for them: their bytes must have it."""
+    if not file.is_symlink():
+        return
+    blob = file.readlink()
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != blob.name:
+        (file.parent / blob).unlink()  # so that the next try fetches it again
+        file.unlink()
+        raise ModelError(
+            source,
+            f"the bytes of {file.name} do not have the hash that the Hub states; they were removed, try again",
+        )

@@ -1,0 +1,89 @@
+"""Is a model folder whole, safe and clear? Looked at before anything in it is loaded; each fault has its sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from .download import ModelError
+from .registry import MODEL_TYPES
+
+
+def check_model_folder(folder: Path, source: str, trust_remote_code: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of config.json and of the image processor's config, of a folder that can be loaded.
+
+    Raises ModelError, which calls the model ``source``, for missing or broken files, code that was not asked for,
+    classes without clear names, and weights that are missing, pickled, cut short or only a pointer.
+    """
+    config = _read_json(folder / "config.json", source)
+    processor_config = _read_processor_config(folder, source)
+    if not trust_remote_code:
+        _refuse_foreign_code(config, processor_config, source)
+    _check_labels(config, source)
+    _check_weights(folder, source)
+    return config, processor_config
+
+
+def _read_json(path: Path, source: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelError(
+            source, f"it has no {path.name}, so it is not a transformers model; check what was saved there"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(source, f"its {path.name} is not JSON; save or upload the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(source, f"its {path.name} is not a JSON object; save or upload the model again")
+    return content
+
+
+def _read_processor_config(folder: Path, source: str) -> dict[str, Any]:
+    nested = folder / "processor_config.json"
+    if nested.is_file() and "image_processor" in (content := _read_json(nested, source)):
+        return content["image_processor"]
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ModelError(
+            source, "it has no preprocessor_config.json, so nobody knows how pictures must be prepared for it; add one"
+        )
+    return _read_json(folder / "preprocessor_config.json", source)
+
+
+def has_our_processor(processor_config: dict[str, Any]) -> bool:
+    return processor_config.get("image_processor_type") == "FerImageProcessor"
+
+
+def _refuse_foreign_code(config: dict[str, Any], processor_config: dict[str, Any], source: str) -> None:
+    foreign = config.get("model_type") not in MODEL_TYPES and config.get("auto_map")
+    if foreign or (not has_our_processor(processor_config) and processor_config.get("auto_map")):
+        raise ModelError(
+            source, "it brings its own Python code, which is not run unless trust_remote_code=True asks for it"
+        )
+
+
+def _check_labels(config: dict[str, Any], source: str) -> None:
+    names, inverse = config.get("id2label"), config.get("label2id")
+    if not names:
+        raise ModelError(source, "its config.json has no id2label, so its classes have no names; add them")
+    if sorted(names, key=lambda index: (len(index), index)) != [str(index) for index in range(len(names))]:
+        raise ModelError(source, f"its id2label must number the classes from 0 without gaps; it has {', '.join(names)}")
+    if inverse is not None and {str(index): name for name, index in inverse.items()} != names:
+        raise ModelError(source, "its id2label and label2id contradict each other; make one the inverse of the other")
+
+
+def _check_weights(folder: Path, source: str) -> None:
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ModelError(source, "it has no model.safetensors, and pickled weights are never read; save safetensors")
+    for file in files:
+        with file.open("rb") as opened:
+            if opened.read(40).startswith(b"version https://git-lfs"):
+                raise ModelError(source, f"{file.name} is only a Git LFS pointer; fetch it with `git lfs pull`")
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ModelError(
+                source, f"{file.name} is truncated or not a safetensors file; download or save it again"
+            ) from error

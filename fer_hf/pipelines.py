@@ -1,0 +1,163 @@
+"""The transformers pipeline task ``facial-expression-recognition``."""
+
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoModelForImageClassification, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from .detection import FaceDetector
+from .faces import Prediction
+from .hub import default_model_path, load_model
+from .image_io import read_image
+from .recognition import ExpressionRecognizer, FoundFace
+from .registry import TASK
+
+
+class FacialExpressionPipeline(Pipeline):
+    """Photos to faces with their perceived expressions.
+
+    Call it with one photo or with a list, a ``datasets`` column, a torch dataset or a generator of photos; a photo is
+    anything that ``image_io.read_image`` takes. The answer for one photo is a list with a dict for each face, largest
+    first, empty where there is no face; many photos give such a list each, in their order. Faces of all photos of a
+    batch go through the model together.
+
+    Parameters, here or at each call:
+        faces: "detect" finds the faces; "crop" takes each picture as one face already (its box is None).
+        tta: average over the crop and its mirror image.
+        attention: add ``attention`` (Grad-CAM and gates by name) and ``photo_to_crop``, for ``warp_to_photo``.
+        top_k: keep that many classes in ``scores``, most probable first; None keeps all in the model's order.
+        batch_size: photos that are read before the model runs.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_video_processor = False
+
+    def __init__(self, *args, detector: FaceDetector | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.image_processor is None:
+            raise ValueError("a model that is given as an object needs its image processor: pass image_processor=")
+        self.recognizer = ExpressionRecognizer.from_model(self.model, self.image_processor, detector)
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> list | Iterator[list[dict]]:
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes | bytearray | memoryview):
+            return list(super().__call__(_Rows(inputs), **kwargs))
+        if isinstance(inputs, Iterable) and not (isinstance(inputs, Sized) or hasattr(inputs, "read")):
+            inputs = (source for source in inputs)
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        faces: str | None = None,
+        tta: bool | None = None,
+        attention: bool | None = None,
+        top_k: int | None = None,
+    ) -> tuple[dict, dict, dict]:
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None for all classes; {top_k} was given")
+        steps = ({"faces": faces}, {"tta": tta, "attention": attention}, {"top_k": top_k})
+        return tuple({name: value for name, value in step.items() if value is not None} for step in steps)
+
+    def get_iterator(
+        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[list[dict]]:
+        rows_class = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
+        photos = rows_class(inputs, self.preprocess, preprocess_params)
+        for batch in DataLoader(photos, num_workers=num_workers, batch_size=batch_size, collate_fn=list):
+            for predictions in self.forward(batch, **forward_params):
+                yield self.postprocess(predictions, **postprocess_params)
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> list[dict]:
+        (predictions,) = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
+        return self.postprocess(predictions, **postprocess_params)
+
+    def preprocess(self, source: Any, faces: str = "detect") -> list[FoundFace]:
+        if isinstance(source, dict) and source.keys() == {"bytes", "path"}:  # a row of datasets.Image(decode=False)
+            source = source["path"] if source["bytes"] is None else source["bytes"]
+        found, _ = self.recognizer.locate(read_image(source).image, faces)
+        return found
+
+    def _forward(
+        self, batch: list[list[FoundFace]], tta: bool = False, attention: bool = False
+    ) -> list[tuple[Prediction, ...]]:
+        together = [found for photo in batch for found in photo]
+        predictions = iter(self.recognizer.predict(together, tta=tta, attention=attention))
+        return [tuple(next(predictions) for _ in photo) for photo in batch]
+
+    def postprocess(self, predictions: tuple[Prediction, ...], top_k: int | None = None) -> list[dict]:
+        return [_as_dict(prediction, top_k) for prediction in predictions]
+
+
+class _Rows(Dataset):
+    """A sequence as a torch dataset, so that its rows are read batch by batch."""
+
+    def __init__(self, rows: Sequence):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int):
+        return self.rows[index]
+
+
+def _as_dict(prediction: Prediction, top_k: int | None) -> dict[str, Any]:
+    scores = prediction.scores
+    if top_k is not None:
+        scores = dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[:top_k])
+    face = prediction.face
+    row = {
+        "label": prediction.label,
+        "score": prediction.score,
+        "scores": scores,
+        "box": None if face is None else dict(zip(BOX_KEYS, map(round, face.box_xyxy), strict=True)),
+        "detection_score": None if face is None else face.score,
+    }
+    if prediction.attention is not None:
+        row |= {"attention": prediction.attention, "photo_to_crop": np.asarray(prediction.aligned.photo_to_crop)}
+    return row
+
+
+BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def pipeline(
+    task: str = TASK,
+    model: Any = None,
+    *,
+    revision: str | None = None,
+    dtype: Any = "auto",
+    trust_remote_code: bool = False,
+    **kwargs: Any,
+) -> Pipeline:
+    """A transformers pipeline for perceived expressions, with the embedded model unless another is named.
+
+    ``model`` is a folder, a Hub id (``user/name@revision``) or a loaded model, whose ``image_processor`` must then be
+    given too. ``device``, ``batch_size`` and the parameters of ``FacialExpressionPipeline`` are passed on. Raises
+    ``hub.ModelError`` with one sentence where the model cannot be loaded. Other tasks go to ``transformers.pipeline``.
+    """
+    passed_on = {"dtype": dtype, **kwargs}
+    if task != TASK:
+        return transformers.pipeline(task, model, revision=revision, trust_remote_code=trust_remote_code, **passed_on)
+    if model is None or isinstance(model, str | Path):
+        name = default_model_path() if model is None else model
+        loaded = load_model(name, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
+        model, passed_on["image_processor"] = loaded.model, kwargs.get("image_processor", loaded.processor)
+    return transformers.pipeline(TASK, model, **passed_on)
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK,
+    pipeline_class=FacialExpressionPipeline,
+    pt_model=AutoModelForImageClassification,
+    default={"model": (str(default_model_path()), None)},
+    type="image",
+)

@@ -1,0 +1,209 @@
+"""A photo in, faces with perceived expressions out: the only place that wires the steps between."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .attention import attention_maps, cam_layer, grad_cam, upsample
+from .classifier import Classifier, TorchClassifier
+from .detection import Detection, FaceDetector, MTCNNDetector
+from .faces import AlignedFace, Face, Prediction, align_face
+from .hub import configured_model, load_model
+from .image_io import read_image
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
+
+MAX_CROPS_AT_ONCE = 256
+"""More crops than this go through the network in several calls, which bounds the memory of a crowded batch."""
+
+GRAD_CAM = "grad_cam"
+FACE_SOURCES = ("detect", "crop")
+
+FoundFace = tuple[Face | None, AlignedFace]
+"""A face and its crop; no face where the picture was given as a crop."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """One photo, upright RGB, with its faces, largest first.
+
+    ``skipped`` counts the faces beyond the detector's cap. ``notes`` are remarks for the person, such as that only the
+    first frame of an animation was read.
+    """
+
+    photo: Image.Image
+    predictions: tuple[Prediction, ...]
+    skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class ExpressionRecognizer:
+    """Reads photos, finds faces and says which expression each is perceived to show.
+
+    Safe to share between threads. ``detector`` is made when the first face is looked for, unless one is given.
+    """
+
+    def __init__(self, classifier: Classifier, detector: FaceDetector | None = None):
+        self.classifier = classifier
+        self._detector = detector
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_model(
+        cls, model: "PreTrainedModel", processor: "BaseImageProcessor", detector: FaceDetector | None = None
+    ) -> Self:
+        """A recognizer around a loaded model of any image classification architecture and its image processor."""
+        return cls(TorchClassifier(model, processor), detector)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        device: "str | torch.device" = "cpu",
+        dtype: "str | torch.dtype | None" = None,
+        trust_remote_code: bool = False,
+        detector: FaceDetector | None = None,
+    ) -> Self:
+        """A recognizer with a model by path or Hub id (``user/name@revision``).
+
+        None takes the one that FER_MODEL names, else the embedded one. Raises ``hub.ModelError`` with one sentence.
+        """
+        name_or_path = configured_model() if name_or_path is None else name_or_path
+        loaded = load_model(name_or_path, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
+        return cls.from_model(loaded.model.to(device), loaded.processor, detector)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The model's class names in order."""
+        return self.classifier.labels
+
+    @property
+    def detector(self) -> FaceDetector:
+        with self._lock:
+            if self._detector is None:
+                self._detector = MTCNNDetector()
+            return self._detector
+
+    @cached_property
+    def attention_names(self) -> tuple[str, ...]:
+        """What ``attend`` gives for this model: Grad-CAM and the gates by name; empty where it can give nothing."""
+        network = getattr(self.classifier, "network", None)
+        if network is None or cam_layer(network) is None:
+            return ()
+        return (GRAD_CAM, *network.attention_names)
+
+    def find_faces(self, image: Image.Image) -> Detection:
+        """The faces of an upright RGB image, largest first."""
+        return self.detector.detect(image)
+
+    def align(self, image: Image.Image, face: Face) -> AlignedFace:
+        """The face cropped as the model was trained to see it."""
+        framing = self.classifier
+        return align_face(
+            image, face, template=framing.face_template, size_px=framing.size_px, margin=framing.face_margin
+        )
+
+    def take_as_crop(self, image: Image.Image) -> AlignedFace:
+        """The whole picture as a face crop; another shape than a square is squeezed, as in training."""
+        size_px = self.classifier.size_px
+        affine = np.array([[size_px / image.width, 0, 0], [0, size_px / image.height, 0]])
+        crop = image.resize((size_px, size_px), Image.Resampling.BILINEAR) if image.size != (size_px,) * 2 else image
+        return AlignedFace(crop, affine)
+
+    def classify(self, crops: Sequence[Image.Image], *, tta: bool = False) -> np.ndarray:
+        """Probabilities (N, K) float32 of N crops; with ``tta`` the mean over each crop and its mirror image."""
+        views = [*crops, *(ImageOps.mirror(crop) for crop in crops)] if tta else list(crops)
+        if not views:
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        starts = range(0, len(views), MAX_CROPS_AT_ONCE)
+        scores = np.concatenate(
+            [self.classifier.probabilities(views[start : start + MAX_CROPS_AT_ONCE]) for start in starts]
+        )
+        return scores.reshape(-1, len(crops), len(self.labels)).mean(axis=0)
+
+    def attend(
+        self, crops: Sequence[Image.Image], target: str | int | Sequence[int] | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        """What the model looked at, one dict a crop, by the names in ``attention_names``.
+
+        Grad-CAM for ``target`` (a class name or index, one index for each crop, or None for the most probable class)
+        and spatial maps come as (size_px, size_px) in crop space, channel gates as (C,), all float32 in [0, 1]. Raises
+        ValueError where the model offers none.
+        """
+        if not self.attention_names:
+            raise ValueError("this model names no layer for Grad-CAM (cam_layer) and has no attention to show")
+        if isinstance(target, str):
+            target = self._class_index(target)
+        found: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(crops), MAX_CROPS_AT_ONCE):
+            part = slice(start, start + MAX_CROPS_AT_ONCE)
+            found += self._attend_part(crops[part], target[part] if isinstance(target, Sequence) else target)
+        return found
+
+    def _attend_part(self, crops: Sequence[Image.Image], target: int | Sequence[int] | None) -> list[dict]:
+        network = self.classifier.network
+        pixel_values = self.classifier.pixel_values(crops)
+        maps = {GRAD_CAM: grad_cam(network, pixel_values, target), **attention_maps(network, pixel_values)}
+        arrays = {name: values.float().cpu().numpy() for name, values in maps.items()}
+        size_px = self.classifier.size_px
+        return [
+            {
+                name: upsample(values[index], size_px) if values.ndim == 3 else values[index]
+                for name, values in arrays.items()
+            }
+            for index in range(len(crops))
+        ]
+
+    def _class_index(self, label: str) -> int:
+        if label not in self.labels:
+            raise ValueError(f"this model has no class {label!r}; it has {', '.join(self.labels)}")
+        return self.labels.index(label)
+
+    def locate(self, image: Image.Image, faces: str = "detect") -> tuple[list[FoundFace], int]:
+        """The faces of an upright RGB image with their crops, and how many more were left out.
+
+        ``faces`` is "detect", or "crop" where the picture is one face already.
+        """
+        if faces not in FACE_SOURCES:
+            raise ValueError(f"faces must be one of {', '.join(map(repr, FACE_SOURCES))}; {faces!r} was given")
+        if faces == "crop":
+            return [(None, self.take_as_crop(image))], 0
+        detection = self.find_faces(image)
+        return [(face, self.align(image, face)) for face in detection.faces], detection.skipped
+
+    def predict(
+        self, found: Sequence[FoundFace], *, tta: bool = False, attention: bool = False
+    ) -> tuple[Prediction, ...]:
+        """The expressions of faces that may come from many photos: all go through the network together."""
+        crops = [aligned.crop for _, aligned in found]
+        scores = self.classify(crops, tta=tta)
+        maps = self.attend(crops) if attention and crops else [None] * len(crops)
+        return tuple(
+            Prediction(dict(zip(self.labels, row.tolist(), strict=True)), face, aligned, looked_at)
+            for (face, aligned), row, looked_at in zip(found, scores, maps, strict=True)
+        )
+
+    def recognize(
+        self, source: Any, *, faces: str = "detect", tta: bool = False, attention: bool = False
+    ) -> Recognition:
+        """One photo, from whatever ``image_io.read_image`` takes, with its faces and their expressions.
+
+        Raises ``image_io.ImageError`` where it cannot be read; a photo without a face has no predictions.
+        """
+        photo = read_image(source)
+        found, skipped = self.locate(photo.image, faces)
+        notes = photo.notes
+        if skipped:
+            notes += (f"{skipped} smaller faces were left out; {len(found)} are the most that are looked at.",)
+        return Recognition(photo.image, self.predict(found, tta=tta, attention=attention), skipped, notes)
