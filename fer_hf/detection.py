@@ -1,8 +1,8 @@
 """Finding faces in a photo: a small protocol, and MTCNN behind it.
 
-The three networks and their weights are those of facenet-pytorch (MIT; Zhang et al., "Joint face detection and alignment
-using multi-task cascaded convolutional networks", arXiv 1604.02878). The wiring is our own, because the package's fails
-on tiny images, distorts faces at the photo's edge and is about three times slower: here each stage reads its windows in
+The three networks and their weights are those of facenet-pytorch (MIT; Zhang et al., "Joint face detection and
+alignment using multi-task cascaded convolutional networks", arXiv 1604.02878). The wiring is our own, because the
+package's fails on tiny images, distorts faces at the photo's edge and is slower: here each stage reads its windows in
 one call from a pyramid of halved copies, and the convolutions run in channels-last order.
 """
 
@@ -54,8 +54,8 @@ class MTCNNDetector:
 
     The smallest face looked for is the larger of ``min_face_px`` and ``min_face_share`` of the photo's size (the square
     root of its area), which keeps the cost per photo the same from one megapixel on. ``thresholds`` are the scores, in
-    [0, 1], that a window needs to pass each of the three networks. Of more than ``max_faces`` the largest are kept. Boxes
-    of a copy of at most ``max_pixels`` are given back in the photo's pixels.
+    [0, 1], that a window needs to pass each of the three networks. Of more than ``max_faces`` the largest are kept.
+    A larger photo than ``max_pixels`` is shrunk to that many; boxes are always in the photo's own pixels.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class MTCNNDetector:
         *,
         device: str | torch.device = "cpu",
         min_face_px: float = 20.0,
-        min_face_share: float = 0.02,
-        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
+        min_face_share: float = 0.025,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
         max_faces: int = 100,
         max_pixels: int = 2_000_000,
     ) -> None:

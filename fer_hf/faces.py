@@ -26,7 +26,7 @@ class Face:
 class AlignedFace:
     """A square RGB crop and the affine that made it.
 
-    ``photo_to_crop`` is (2, 3) float64: ``crop_xy = A @ (x, y, 1)``, both in pixels with the first pixel spanning 0 to 1.
+    ``photo_to_crop`` is (2, 3) float64: ``crop_xy = A @ (x, y, 1)``, both in pixels, the first pixel spanning 0 to 1.
     """
 
     crop: Image.Image
@@ -115,6 +115,10 @@ def align_face(
 
 def _box_affine(box: Box, size_px: int, margin: float) -> np.ndarray:
     side = max(box[2] - box[0], box[3] - box[1]) * (1 + margin)
+    if not side > 0:
+        raise ValueError(
+            f"the face box {box} with margin {margin} is empty; x0 < x1, y0 < y1 and margin > -1 are needed"
+        )
     scale = size_px / side
     return np.array(
         [
