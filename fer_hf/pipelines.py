@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import transformers
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForImageClassification, Pipeline
@@ -15,7 +14,7 @@ from .detection import FaceDetector
 from .faces import Prediction
 from .hub import default_model_path, load_model
 from .image_io import read_image
-from .recognition import ExpressionRecognizer, FoundFace
+from .recognition import ExpressionRecognizer, FoundFace, as_dict
 from .registry import TASK
 
 
@@ -93,7 +92,7 @@ class FacialExpressionPipeline(Pipeline):
         return [tuple(next(predictions) for _ in photo) for photo in batch]
 
     def postprocess(self, predictions: tuple[Prediction, ...], top_k: int | None = None) -> list[dict]:
-        return [_as_dict(prediction, top_k) for prediction in predictions]
+        return [as_dict(prediction, top_k) for prediction in predictions]
 
 
 class _Rows(Dataset):
@@ -107,26 +106,6 @@ class _Rows(Dataset):
 
     def __getitem__(self, index: int):
         return self.rows[index]
-
-
-def _as_dict(prediction: Prediction, top_k: int | None) -> dict[str, Any]:
-    scores = prediction.scores
-    if top_k is not None:
-        scores = dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[:top_k])
-    face = prediction.face
-    row = {
-        "label": prediction.label,
-        "score": prediction.score,
-        "scores": scores,
-        "box": None if face is None else dict(zip(BOX_KEYS, map(round, face.box_xyxy), strict=True)),
-        "detection_score": None if face is None else face.score,
-    }
-    if prediction.attention is not None:
-        row |= {"attention": prediction.attention, "photo_to_crop": np.asarray(prediction.aligned.photo_to_crop)}
-    return row
-
-
-BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def pipeline(

@@ -27,6 +27,7 @@ MAX_CROPS_AT_ONCE = 256
 
 GRAD_CAM = "grad_cam"
 FACE_SOURCES = ("detect", "crop")
+BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
 
 FoundFace = tuple[Face | None, AlignedFace]
 """A face and its crop; no face where the picture was given as a crop."""
@@ -207,3 +208,25 @@ class ExpressionRecognizer:
         if skipped:
             notes += (f"{skipped} smaller faces were left out; {len(found)} are the most that are looked at.",)
         return Recognition(photo.image, self.predict(found, tta=tta, attention=attention), skipped, notes)
+
+
+def as_dict(prediction: Prediction, top_k: int | None = None) -> dict[str, Any]:
+    """One face as the pipeline and the command line give it.
+
+    ``top_k`` keeps that many classes, most probable first; None keeps all in the model's order.
+    """
+    scores = prediction.scores
+    if top_k is not None:
+        scores = dict(sorted(scores.items(), key=lambda item: item[1], reverse=True)[:top_k])
+    face = prediction.face
+    box = None if face is None else dict(zip(BOX_KEYS, map(round, face.box_xyxy), strict=True))
+    row = {
+        "label": prediction.label,
+        "score": prediction.score,
+        "scores": scores,
+        "box": box,
+        "detection_score": None if face is None else face.score,
+    }
+    if prediction.attention is not None:
+        row |= {"attention": prediction.attention, "photo_to_crop": prediction.aligned.photo_to_crop}
+    return row
