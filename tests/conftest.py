@@ -96,3 +96,13 @@ def tiny_data_path(tmp_path_factory) -> Path:
         }
         datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A local stand-in for the Hub that this process takes for the Hub; repositories of ``user`` are its own."""
+    from tests.hub_server import HubServer
+
+    with HubServer(tmp_path / "hub") as server:
+        server.redirect(monkeypatch, tmp_path / "hub_home")
+        yield server
