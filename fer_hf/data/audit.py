@@ -1,4 +1,4 @@
-"""What is wrong with a dataset before it trains: copies, leaks between splits, conflicts, broken and constant pictures."""
+"""What is wrong with a dataset before it trains: copies, leaks between splits, conflicts, constant pictures."""
 
 import hashlib
 

@@ -1,8 +1,8 @@
 """FER+: what ten raters voted for each row of FER2013 (Barsoum et al., arXiv 1608.01041).
 
-Votes are ``(N, 10)`` integers in the column order of ``fer_hf.labels.FERPLUS_COLUMNS``. Here *majority* means: votes of 1
-are noise and become 0; a row counts when its top vote holds over half of all votes that remain in the ten columns and is
-one of the wanted classes. Rows won by contempt, unknown or not-a-face do not count.
+Votes are ``(N, 10)`` integers in the column order of ``fer_hf.labels.FERPLUS_COLUMNS``. Here *majority* means: votes of
+1 are noise and become 0; a row counts when its top vote holds over half of all votes that remain in the ten columns and
+is one of the wanted classes. Rows won by contempt, unknown or not-a-face do not count.
 """
 
 import csv
@@ -61,7 +61,7 @@ def soft_labels(
 
 
 def read_votes(path: str | Path) -> dict[str, np.ndarray]:
-    """The votes of a ``fer2013new.csv`` by its Usage column (Training, PublicTest, …): int32 ``(N, 10)``, in file order.
+    """The votes of a ``fer2013new.csv`` by its Usage column (Training, PublicTest, …): int32 ``(N, 10)``.
 
     Raises ValueError that names the row of the first thing that is wrong.
     """

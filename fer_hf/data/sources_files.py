@@ -1,0 +1,176 @@
+"""Readers of picture files: folders named after classes, under any split, and lists that name files."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_hf.data.sources_csv import csv_header, csv_rows
+from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_state, known_label, resolve_labels, split_name
+
+if TYPE_CHECKING:
+    from fer_hf.data.sources import SourceOptions
+
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .heic .heif .hif .avif".split()  # noqa: SIM905
+)
+RAF_DB_LIST = "list_patition_label.txt"
+FILE_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "img", "pth")
+FILE_COLUMNS += ("image name", "subdirectory_filepath")
+LABEL_COLUMNS = ("label", "labels", "emotion", "expression", "class")
+SPLIT_COLUMNS = ("split", "usage", "set", "partition")
+SUBJECT_COLUMNS = ("subject", "subject_id", "person", "identity")
+
+
+def picture_files(root: Path) -> tuple[list[Path], Counter]:
+    """Picture files under ``root`` in a stable order, by their suffix, and how many files have which other suffix.
+
+    Hidden files and folders, and the ones macOS adds to archives, are passed by.
+    """
+    pictures, others = [], Counter()
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(files):
+            suffix = Path(name).suffix.lower()
+            if suffix in PICTURE_SUFFIXES and not name.startswith("."):
+                pictures.append(Path(folder, name))
+            elif not name.startswith("."):
+                others[suffix or "(none)"] += 1
+    return pictures, others
+
+
+def subject_of(file_name: str, pattern: str | None) -> str | None:
+    """The first group of ``pattern`` in a file's name, such as S010 in CK+48's ``S010_004_00000017.png``, or None."""
+    found = re.search(pattern, file_name) if pattern else None
+    return found.group(1) if found else None
+
+
+def class_folder_listing(root: Path, pictures: list[Path], options: "SourceOptions") -> Listing:
+    """Rows of pictures in class folders: the class is the nearest folder above a picture that names one.
+
+    A folder named after a split (``train``, ``val``, ``PublicTest``) anywhere on the way gives the split; other folders
+    are passed by. Raises ValueError for pictures that no known class folder holds, naming the folders.
+    """
+    if options.votes:
+        raise ValueError(f"votes are matched by row order, which {root} has none of: give fer2013.csv or its parquet")
+    places = _places(root, pictures, options)
+    if any(label == "" for label, _ in places.values()):
+        raise ValueError(f"{root} has pictures that are in no folder named after an expression, such as {root}/happy")
+    names, notes = resolve_labels((label for label, _ in places.values()), options.remap, options.numbering)
+
+    def rows() -> Iterator[Row]:
+        for file in pictures:
+            label, split = places[file.parent]
+            subject = subject_of(file.name, options.subject_pattern)
+            yield Row(readable(file.relative_to(root)), file, names[label], split, subject)
+
+    return Listing(
+        "class folders",
+        rows,
+        [file_state(file) for file in pictures],
+        len(pictures),
+        has_subjects=any(subject_of(file.name, options.subject_pattern) for file in pictures),
+        notes=notes,
+    )
+
+
+def has_class_folders(root: Path, pictures: list[Path], options: "SourceOptions") -> bool:
+    """Whether any picture is in a folder named after a class."""
+    return any(_is_known(label, options) or label.isdecimal() for label, _ in _places(root, pictures, options).values())
+
+
+def _places(root: Path, pictures: list[Path], options: "SourceOptions") -> dict[Path, tuple[str, str | None]]:
+    """Class as written ("" where no folder can be one) and split, by the folder that pictures are in."""
+    return {folder: _place(folder.relative_to(root).parts, options) for folder in {file.parent for file in pictures}}
+
+
+def _place(parts: tuple[str, ...], options: "SourceOptions") -> tuple[str, str | None]:
+    split = next((name for name in map(split_name, parts) if name), None)
+    candidates = [part for part in reversed(parts) if not split_name(part)]
+    for is_class in (lambda part: _is_known(part, options), str.isdecimal):  # a number may also be a subject's
+        for part in candidates:
+            if is_class(part):
+                return part, split
+    return (candidates[0] if candidates else ""), split
+
+
+def _is_known(part: str, options: "SourceOptions") -> bool:
+    try:
+        known_label(part, options.remap)
+    except ValueError:
+        return False
+    return True
+
+
+def is_file_list(path: Path) -> bool:
+    """Whether the file lists pictures with labels: RAF-DB's list, or a CSV with a column of files and one of labels."""
+    if path.name == RAF_DB_LIST:
+        return True
+    header = csv_header(path) if path.suffix.lower() == ".csv" else []
+    return _column(header, FILE_COLUMNS) is not None and _column(header, LABEL_COLUMNS) is not None
+
+
+def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -> Listing:
+    """Rows of one or more lists of pictures that lie anywhere under ``root``.
+
+    A row's split is what its column says, else the start of the picture's name (``train_00001.jpg``), else the list's.
+    Where a list names ``x.jpg`` and an aligned ``x_aligned.jpg`` is there, as in RAF-DB, the aligned one is taken.
+    """
+    if options.votes:
+        raise ValueError(f"votes are matched by row order, which {root} has none of: give fer2013.csv or its parquet")
+    pictures, _ = picture_files(root)
+    by_name: dict[str, list[Path]] = {}
+    for file in pictures:
+        by_name.setdefault(file.name, []).append(file)
+    entries = [(path, number, entry) for path in lists for number, entry in _entries(path)]
+    numbering = "raf-db" if options.numbering == "auto" and lists[0].name == RAF_DB_LIST else options.numbering
+    names, notes = resolve_labels((entry["label"] for _, _, entry in entries), options.remap, numbering)
+
+    def rows() -> Iterator[Row | SkippedRow]:
+        for path, number, entry in entries:
+            found = _find(entry["file"], by_name)
+            if len(found) != 1:
+                reason = f"{len(found)} pictures of this name under the folder" if found else "no such picture"
+                yield SkippedRow(f"{path.name}, row {number}", f"{entry['file'][:80]!r}: {reason}")
+                continue
+            split = split_name(entry["split"] or "") or split_name(found[0].name) or split_name(path.stem)
+            subject = entry["subject"] or subject_of(found[0].name, options.subject_pattern)
+            yield Row(readable(found[0].relative_to(root)), found[0], names[entry["label"]], split, subject)
+
+    has_subjects = any(entry["subject"] or subject_of(entry["file"], options.subject_pattern) for *_, entry in entries)
+    state = [file_state(path) for path in (*lists, *pictures)]
+    return Listing("list of files", rows, state, len(entries), has_subjects=has_subjects, notes=notes)
+
+
+def _find(named: str, by_name: dict[str, list[Path]]) -> list[Path]:
+    """The files that a list's entry can mean: the aligned one where there is one, then those on the same path."""
+    path = Path(named.replace("\\", "/"))
+    found = by_name.get(f"{path.stem}_aligned{path.suffix}") or by_name.get(path.name, [])
+    on_path = [file for file in found if file.parts[-len(path.parts) :] == path.parts]
+    return on_path or found
+
+
+def _entries(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Row number, and file, label, split and subject as they are written."""
+    if path.suffix.lower() != ".csv":
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+            if line.strip():
+                file, _, label = line.strip().rpartition(" ")
+                yield number, {"file": file.strip(), "label": label, "split": None, "subject": None}
+        return
+    header = csv_header(path)
+    columns = {"file": FILE_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS, "subject": SUBJECT_COLUMNS}
+    columns = {key: _column(header, names) for key, names in columns.items()}
+    for number, values in csv_rows(path):
+        yield number, {key: values[column].strip() if column else None for key, column in columns.items()}
+
+
+def _column(header: list[str], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in header), None)
+
+
+def readable(path: Path) -> str:
+    """The path with forward slashes, and with marks in place of bytes that are no text."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")

@@ -1,0 +1,427 @@
+"""Every layout of a source reads into the one schema; what cannot be used is named, counted and left out."""
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from fer_hf.data.sources import SourceOptions, load_source, read_source
+from fer_hf.labels import FER7
+from tests.data_folders import VOTES_HEADER, class_folders, fer_csv, picture, pixel_text, png, write_files
+from tests.pictures import encode, encode_turned
+
+FEATURES = datasets.Features(
+    image=datasets.Image(), label=datasets.ClassLabel(names=list(FER7)), row_id=datasets.Value("string")
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What is stored stays in the test's own folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def names(split: datasets.Dataset) -> list[str]:
+    return [split.features["label"].names[label] for label in split["label"]]
+
+
+def grey(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L"), dtype=np.int64)
+
+
+# CSV of pixels
+
+
+@pytest.mark.parametrize("header", ["emotion,pixels,Usage", "emotion, pixels, Usage", "\ufeffemotion, Usage, pixels"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_pixels_of_a_csv_become_pictures_in_their_splits(tmp_path, header, end):
+    rows = [(0, "Training"), (3, "PublicTest"), (6, "Training"), (4, "PrivateTest")]
+    fields = {"emotion": lambda i: str(rows[i][0]), "pixels": pixel_text, "usage": lambda i: rows[i][1]}
+    columns = [name.strip("\ufeff ").lower() for name in header.split(",")]
+    lines = [header, *(",".join(fields[column](i) for column in columns) for i in range(4))]
+    (tmp_path / "icml_face_data.csv").write_bytes(end.join(lines).encode())
+    splits = load_source(tmp_path / "icml_face_data.csv")
+    assert {name: split["row_id"][:] for name, split in splits.items()} == {
+        "train": ["train/000000", "train/000001"],
+        "validation": ["validation/000000"],
+        "test": ["test/000000"],
+    }
+    assert all(split.features == FEATURES for split in splits.values())
+    assert names(splits["train"]) == ["angry", "neutral"]
+    assert (grey(splits["train"][1]["image"]) == grey(picture(2))).all()
+    assert (grey(splits["test"][0]["image"]) == grey(picture(3))).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((0, pixel_text(1).rsplit(" ", 1)[0], "Training"), "row 3: 2,303 pixels instead of 2,304"),
+        ((0, pixel_text(1).rsplit(" ", 1)[0] + " 256", "Training"), "row 3: a pixel is '256'"),
+        ((0, pixel_text(1).rsplit(" ", 1)[0] + " -1", "Training"), "row 3: a pixel is '-1'"),
+        ((0, pixel_text(1).rsplit(" ", 1)[0] + " dark", "Training"), "row 3: a pixel is 'dark'"),
+        ((0, "", "Training"), "row 3: 0 pixels"),
+        ((7, pixel_text(1), "Training"), "row 3: emotion is '7'; it should be a number from 0 to 6"),
+        (("happy", pixel_text(1), "Training"), "row 3: emotion is 'happy'"),
+        ((0, pixel_text(1), "Practice"), "row 3: Usage is 'Practice'"),
+    ],
+)
+def test_a_malformed_row_is_named_with_its_reason(tmp_path, row, reason):
+    path = fer_csv(tmp_path / "fer2013.csv", [(0, pixel_text(0), "Training"), row])
+    with pytest.raises(ValueError, match=reason):
+        load_source(path)
+    loaded = read_source(path, SourceOptions(max_skipped_share=0.5))
+    assert loaded.splits["train"].num_rows == 1
+    assert f"{loaded.reports[0].skipped[0].row_id}: {loaded.reports[0].skipped[0].reason}".startswith(reason)
+
+
+def test_a_skipped_row_keeps_its_place_so_that_votes_stay_with_their_pictures(tmp_path):
+    rows = [(0, pixel_text(0), "Training"), (1, "12", "Training"), (2, pixel_text(2), "Training")]
+    path = fer_csv(tmp_path / "fer2013.csv", rows)
+    votes = tmp_path / "fer2013new.csv"
+    votes.write_text(VOTES_HEADER + "".join(f"Training,x.png,{i},9,0,0,0,0,0,0,0,0\n" for i in range(3)))
+    split = load_source(path, votes=str(votes), max_skipped_share=0.5)["train"]
+    assert split["row_id"][:] == ["train/000000", "train/000002"]
+    assert [row[0] for row in split["votes"]] == [0, 2]
+    votes.write_text(VOTES_HEADER + "Training,x.png,1,9,0,0,0,0,0,0,0,0\n")
+    with pytest.raises(ValueError, match=r"1 rows of votes for train and the source has 3 rows"):
+        load_source(path, votes=str(votes), max_skipped_share=0.5)
+
+
+def test_a_csv_of_other_columns_says_what_it_should_have(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has the columns a, b; it should have emotion, pixels and Usage"):
+        load_source(tmp_path / "x.csv")
+
+
+# class folders
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ({"train/angry": 2, "train/happy": 1, "test/happy": 1}, {"train": 3, "test": 1}),
+        (
+            {"archive/train/Happiness": 2, "archive/val/Anger": 1, "archive/test/0": 1},
+            {"train": 2, "validation": 1, "test": 1},
+        ),
+        ({"Training/0": 1, "Training/3": 2, "PublicTest/6": 1}, {"train": 3, "validation": 1}),
+        ({"surprised": 1, "4_sad": 2}, {"train": 3}),
+        ({"happy/subject 12/clip": 2}, {"train": 2}),
+    ],
+)
+def test_class_folders_at_any_depth_and_under_any_split(tmp_path, folders, splits):
+    read = load_source(class_folders(tmp_path / "data", folders))
+    assert {name: split.num_rows for name, split in read.items()} == splits
+    canonical = {"Happiness": "happy", "Anger": "angry", "0": "angry", "3": "happy", "6": "neutral"}
+    canonical |= {"surprised": "surprise", "4_sad": "sad", "clip": "happy"}
+    for split in read.values():
+        for row_id, name in zip(split["row_id"], names(split), strict=True):
+            assert name == canonical.get(row_id.split("/")[-2], row_id.split("/")[-2])
+
+
+def test_an_unknown_folder_is_an_error_that_lists_the_known_and_remap_can_drop_it(tmp_path):
+    folder = class_folders(tmp_path / "data", {"happy": 1, "sleepy": 2})
+    with pytest.raises(
+        ValueError, match=r"unknown expression 'sleepy'; known are angry, disgust, .*remap: \{sleepy: null\}"
+    ):
+        load_source(folder)
+    assert load_source(folder, remap={"sleepy": None})["train"].num_rows == 1
+    assert names(load_source(folder, remap={"Sleepy": "calm"})["train"]) == ["happy", "neutral", "neutral"]
+
+
+def test_ten_classes_are_read_and_those_not_used_are_dropped_and_said(tmp_path):
+    ten = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
+    loaded = read_source(class_folders(tmp_path / "data", dict.fromkeys(ten, 2)))
+    assert loaded.splits["train"].num_rows == 14
+    assert loaded.reports[0].dropped == {"contempt": 2, "unknown": 2, "not a face": 2}
+    assert loaded.reports[0].sentences() == [
+        "rows of classes that are not used were left out: not a face (2), contempt (2), unknown (2)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "remap", "expected"),
+    [
+        (8, {}, {"contempt": 1, "disgust": 2, "happy": 3}),
+        (7, {}, {"disgust": 2, "happy": 3}),
+        (7, {"contempt": "disgust"}, {"disgust": 3, "happy": 3}),
+        (7, {"contempt": None, "disgust": "angry"}, {"angry": 2, "happy": 3}),
+        (5, {"disgust": "anger"}, {"angry": 2, "happy": 3}),
+        (5, {}, {"happy": 3}),
+    ],
+)
+def test_classes_are_kept_merged_or_left_out_as_asked(tmp_path, classes, remap, expected):
+    split = load_source(
+        class_folders(tmp_path / "data", {"contempt": 1, "disgust": 2, "happy": 3}), classes=classes, remap=remap
+    )["train"]
+    assert split.features["label"].num_classes == classes
+    assert {name: names(split).count(name) for name in set(names(split))} == expected
+
+
+def test_numbered_affectnet_and_raf_folders_are_told_apart_and_numbering_can_be_given(tmp_path):
+    affectnet = class_folders(tmp_path / "affectnet", {f"train/{i}": 1 for i in range(8)})
+    assert names(load_source(affectnet, classes=8)["train"])[0] == "neutral"
+    raf = class_folders(tmp_path / "raf", {f"train/{i}": 1 for i in range(1, 8)})
+    assert names(load_source(raf)["train"]) == ["surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
+    plain = class_folders(tmp_path / "plain", {"0": 1, "1": 1})
+    assert names(load_source(plain)["train"]) == ["angry", "disgust"]
+    loaded = read_source(plain, SourceOptions(numbering="affectnet"))
+    assert names(loaded.splits["train"]) == ["neutral", "happy"]
+    assert loaded.reports[0].notes == ["labels are numbers, read as affectnet's: 0 neutral, 1 happy"]
+
+
+def test_ck48_subjects_come_from_file_names_and_are_never_parted(tmp_path):
+    files = {}
+    for subject in range(12):
+        for index in range(3):
+            expression = ("anger", "happy", "contempt")[subject % 3]
+            files[f"CK+48/{expression}/S{subject:03d}_001_{index:08d}.png"] = png(subject * 10 + index)
+    folder = write_files(tmp_path / "data", files)
+    splits = load_source(folder, splits={"validation": 0.3}, remap={"contempt": "disgust"})
+    subjects = {name: set(split["subject"]) for name, split in splits.items()}
+    assert subjects["train"] | subjects["validation"] == {f"S{i:03d}" for i in range(12)}
+    assert not subjects["train"] & subjects["validation"]
+    assert {name: split.num_rows for name, split in splits.items()} == {"train": 27, "validation": 9}
+    assert set(names(splits["validation"])) == {"angry", "happy", "disgust"}
+
+
+def test_mixed_formats_wrong_names_and_turned_photos_become_upright_pictures_without_metadata(tmp_path):
+    upright = picture(5, side_px=64, colour=True).crop((0, 0, 64, 40))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "secret camera"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSDateStamp] = "2024:01:01"
+    files = {
+        "happy/a.heic": encode(upright, "HEIC", quality=95),
+        "happy/heic named.jpg": encode(upright, "HEIC", quality=95),
+        "happy/b.PNG": encode(upright, "JPEG", quality=95),
+        "happy/turned.jpg": encode_turned(upright, 6, quality=95),
+        "happy/gps.jpg": encode(upright, "JPEG", quality=95, exif=exif.tobytes()),
+        "happy/alpha.webp": encode(upright.convert("RGBA"), "WEBP", lossless=True),
+        "happy/Thumbs.db": b"no picture",
+        "happy/.hidden.png": b"no picture",
+    }
+    loaded = read_source(write_files(tmp_path / "data", files))
+    split = loaded.splits["train"]
+    assert split["row_id"][:] == sorted(name for name in files if not name.endswith((".db", ".hidden.png")))
+    for image in split["image"]:
+        assert image.size == (64, 40)
+        assert np.abs(np.asarray(image.convert("RGB"), int) - np.asarray(upright, int)).mean() < 6
+        assert not image.getexif()
+    stored = split.cast_column("image", datasets.Image(decode=False))["image"]
+    assert not any(b"secret" in row["bytes"] or b"2024" in row["bytes"] for row in stored)
+    assert loaded.reports[0].formats == {"HEIF": 2, "JPEG": 3, "WEBP": 1}
+    assert loaded.reports[0].notes == ["files that are no pictures were passed by: .db (1)"]
+
+
+def test_bare_files_are_kept_byte_for_byte(tmp_path):
+    grey_jpeg, rgb_webp = encode(picture(1), "JPEG"), encode(picture(2, colour=True), "WEBP", quality=80)
+    files = {"sad/a.jpg": grey_jpeg, "sad/b.png": png(3), "sad/c.webp": rgb_webp}
+    split = load_source(write_files(tmp_path / "data", files))["train"]
+    stored = split.cast_column("image", datasets.Image(decode=False))["image"]
+    assert [row["bytes"] for row in stored] == [grey_jpeg, png(3), rgb_webp]
+
+
+def test_corrupt_pictures_are_counted_listed_and_skipped_up_to_the_share(tmp_path):
+    files = {f"happy/{i:02d}.png": png(i) for i in range(18)}
+    files |= {"happy/cut.png": png(99)[:200], "happy/text.jpg": b"this is no picture"}
+    folder = write_files(tmp_path / "data", files)
+    loaded = read_source(folder)
+    assert loaded.splits["train"].num_rows == 18
+    assert [row.row_id for row in loaded.reports[0].skipped] == ["happy/cut.png", "happy/text.jpg"]
+    assert all("picture" in row.reason or "damaged" in row.reason for row in loaded.reports[0].skipped)
+    with pytest.raises(
+        ValueError, match=r"20 rows cannot be read than max_skipped_share=0.05 allows; 2 rows .*cut.png"
+    ):
+        load_source(folder, max_skipped_share=0.05)
+
+
+def test_large_pictures_can_be_stored_smaller(tmp_path):
+    folder = write_files(tmp_path / "data", {"fear/a.png": png(1, side_px=200), "fear/b.png": png(2)})
+    assert [image.size for image in load_source(folder, max_side_px=100)["train"]["image"]] == [(100, 100), (48, 48)]
+
+
+@pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}, {"a.png": png(0)}])
+def test_a_folder_without_class_folders_says_so(tmp_path, files):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match=r"no pictures in it|in no folder named after an expression"):
+        load_source(write_files(tmp_path / "data", files))
+
+
+# lists of files
+
+
+def test_raf_db_list_takes_the_aligned_pictures(tmp_path):
+    files = {"basic/EmoLabel/list_patition_label.txt": b"train_00001.jpg 5\ntest_0001.jpg 1\ntrain_00002.jpg 4\n"}
+    for index, name in enumerate(("train_00001", "test_0001", "train_00002")):
+        files[f"basic/Image/original/{name}.jpg"] = png(10 + index)
+        files[f"basic/Image/aligned/{name}_aligned.jpg"] = png(index)
+    root = write_files(tmp_path / "raf", files)
+    for spec in (root, root / "basic"):
+        splits = load_source(spec)
+        assert names(splits["train"]) == ["sad", "happy"]
+        assert names(splits["test"]) == ["surprise"]
+        assert (grey(splits["train"][1]["image"]) == grey(picture(2))).all()
+
+
+def test_lists_as_csv_with_splits_and_subjects_and_a_missing_picture(tmp_path):
+    files = {f"pictures/{i}.png": png(i) for i in range(10)}
+    lines = [
+        f"pictures/{i}.png,{'Joy' if i % 2 else 'anger'},{'val' if i > 7 else 'train'},p{i // 2}" for i in range(10)
+    ]
+    files["list.csv"] = "\n".join(["path,expression,split,subject", *lines, "gone.png,joy,train,p9"]).encode()
+    root = write_files(tmp_path / "data", files)
+    loaded = read_source(root / "list.csv")
+    assert {name: split.num_rows for name, split in loaded.splits.items()} == {"train": 8, "validation": 2}
+    assert names(loaded.splits["validation"]) == ["angry", "happy"]
+    assert loaded.splits["train"]["subject"][:3] == ["p0", "p0", "p1"]
+    assert loaded.reports[0].skipped[0].row_id == "list.csv, row 12"
+    assert "no such picture" in loaded.reports[0].skipped[0].reason
+
+
+def test_raf_db_csvs_beside_numbered_folders(tmp_path):
+    root = class_folders(
+        tmp_path / "raf", {f"DATASET/{split}/{i}": 1 for split in ("train", "test") for i in range(1, 8)}
+    )
+    write_files(root, {"train_labels.csv": b"image,label\n000.png,5\n"})
+    splits = load_source(root)
+    assert {name: split.num_rows for name, split in splits.items()} == {"train": 7, "test": 7}
+    assert names(splits["test"])[:2] == ["surprise", "fear"]
+
+
+# tables
+
+
+@pytest.fixture
+def table(tmp_path):
+    columns = {
+        "image": [{"bytes": png(i), "path": None} for i in range(6)] + [{"bytes": b"no picture", "path": None}],
+        "label": [0, 1, 2, 0, 1, 2, 0],
+        "ferplus_votes": [[i] + [0] * 8 + [10 - i] for i in range(7)],
+        "note": ["x"] * 7,
+    }
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=["Sadness", "contempt", "joy"]),
+        ferplus_votes=datasets.Sequence(datasets.Value("uint8"), length=10),
+        note=datasets.Value("string"),
+    )
+    folder = tmp_path / "table"
+    folder.mkdir()
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    whole.to_parquet(folder / "train.parquet")
+    whole.select([1, 2]).to_parquet(folder / "validation-00000-of-00001.parquet")
+    return folder
+
+
+def test_parquet_reads_into_the_schema_whatever_its_class_order(table):
+    splits = load_source(table, max_skipped_share=0.2)
+    votes = datasets.Features(votes=datasets.Sequence(datasets.Value("int32"), length=10))
+    assert splits["train"].features == datasets.Features(FEATURES | votes)
+    assert names(splits["train"]) == ["sad", "happy", "sad", "happy"]
+    assert splits["train"]["row_id"][:] == [f"train/{i:06d}" for i in (0, 2, 3, 5)]
+    assert [row[0] for row in splits["train"]["votes"]] == [0, 2, 3, 5]
+    assert names(splits["validation"]) == ["happy"]
+
+
+def test_a_stream_gives_the_same_rows_as_the_whole(table):
+    whole = load_source(table, max_skipped_share=0.2)
+    stream = load_source(table, streaming=True)
+    assert isinstance(stream, datasets.IterableDatasetDict)
+    for name, split in whole.items():
+        rows = list(stream[name])
+        assert stream[name].features == split.features
+        assert [row["row_id"] for row in rows] == split["row_id"][:]
+        assert [row["label"] for row in rows] == split["label"][:]
+        assert [row["votes"] for row in rows] == split["votes"][:]
+        assert all((grey(row["image"]) == grey(kept)).all() for row, kept in zip(rows, split["image"], strict=True))
+
+
+def test_what_load_source_gives_can_be_saved_and_read_again(table, tmp_path):
+    first = load_source(table, max_skipped_share=0.2)
+    for name, split in first.items():
+        split.to_parquet(tmp_path / "again" / f"{name}.parquet")
+    again = load_source(tmp_path / "again")
+    assert again["train"].features == first["train"].features
+    assert again["train"].remove_columns("image")[:] == first["train"].remove_columns("image")[:]
+
+
+def test_a_table_without_labels_and_a_file_that_is_no_parquet_are_refused(tmp_path):
+    datasets.Dataset.from_dict({"image": [1], "mood": [2]}).to_parquet(tmp_path / "a" / "train.parquet")
+    with pytest.raises(ValueError, match="the columns are image, mood; one of label, labels, emotion"):
+        load_source(tmp_path / "a")
+    write_files(tmp_path / "b", {"train.parquet": b"no parquet"})
+    with pytest.raises(ValueError, match=r"one of .*train.parquet is no readable parquet"):
+        load_source(tmp_path / "b")
+
+
+def test_a_name_that_is_nothing_here_is_looked_for_on_the_hub_and_a_path_is_not(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"someone/no-such-data is neither a file or folder nor a data set that the Hub gives"
+    ):
+        load_source("someone/no-such-data")
+    with pytest.raises(ValueError, match="there is no file or folder"):
+        load_source(tmp_path / "nothing here")
+
+
+# storing and merging
+
+
+def test_a_source_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    folder = class_folders(tmp_path / "data", {"happy": 3})
+    load_source(folder)
+    import fer_hf.data.sources_store as sources_store
+
+    def never(*_):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sources_store, "stored_picture", never)
+        assert load_source(folder)["train"].num_rows == 3
+        with pytest.raises(AssertionError, match="decoded again"):
+            load_source(folder, classes=5)
+    write_files(folder, {"happy/new.png": png(50)})
+    assert load_source(folder)["train"].num_rows == 4
+
+
+def test_sources_merge_with_their_names_in_row_ids_and_subjects(tmp_path):
+    first = class_folders(tmp_path / "one", {"train/happy": 2, "val/happy": 1})
+    second = write_files(
+        tmp_path / "two", {"joy/S001_001_00000001.png": png(7), "contempt/S002_001_00000001.png": png(8)}
+    )
+    splits = load_source([first, second], remap={"contempt": "disgust"})
+    assert splits["train"]["row_id"][:] == [
+        "one/train/happy/000.png",
+        "one/train/happy/001.png",
+        "two/contempt/S002_001_00000001.png",
+        "two/joy/S001_001_00000001.png",
+    ]
+    assert splits["train"]["subject"][:] == [None, None, "two/S002", "two/S001"]
+    assert splits["validation"].num_rows == 1
+    assert names(splits["train"]) == ["happy", "happy", "disgust", "happy"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": 6}, "no vocabulary of 6 classes"),
+        ({"numbering": "mine"}, "choose auto, fer2013"),
+        ({"remap": {"contempt": "rage"}}, "unknown expression 'rage'"),
+        ({"remap": {"contempt": "unknown"}}, "remap leads to unknown"),
+        ({"max_skipped_share": 2}, "from 0 to 1"),
+        ({"subject_pattern": "S[0-9]+"}, "needs a group"),
+        ({"folds": 5, "splits": {"validation": 0.1}}, "exclude each other"),
+        ({"streaming": True, "folds": 5}, "a stream cannot be split"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SourceOptions(**changes)
+
+
+def test_pictures_of_a_stored_split_decode_from_memory_maps(tmp_path):
+    split = load_source(class_folders(tmp_path / "data", {"happy": 1}))["train"]
+    assert split.cache_files[0]["filename"].endswith("train.arrow")
+    buffer = io.BytesIO(split.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"])
+    assert Image.open(buffer).size == (48, 48)
