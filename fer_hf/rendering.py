@@ -12,6 +12,8 @@ INK_RGB = (17, 24, 39)
 PAPER_RGB = (255, 255, 255)
 TRACK_RGB = (226, 232, 240)
 
+NBSP = "\N{NO-BREAK SPACE}"
+
 # Seven anchors of the inferno colour map (Smith and van der Walt, CC0): dark to light, readable without colour vision.
 _INFERNO = np.array(
     [(0, 0, 4), (51, 10, 95), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)],
@@ -22,14 +24,13 @@ _INFERNO = np.array(
 def percent(score: float) -> str:
     """A probability as people read it: ``97 %``; never 100 % or 0 % where it is not exactly that.
 
-    >>> percent(0.996), percent(0.002), percent(1.0)
-    ('>99 %', '<1 %', '100 %')
+    The space does not break. ``percent(0.996)`` is ``>99 %``, ``percent(0.002)`` is ``<1 %``.
     """
     if 0.995 <= score < 1:
-        return ">99 %"
+        return f">99{NBSP}%"
     if 0 < score < 0.005:
-        return "<1 %"
-    return f"{score * 100:.0f} %"
+        return f"<1{NBSP}%"
+    return f"{score * 100:.0f}{NBSP}%"
 
 
 def draw_faces(photo: Image.Image, predictions: Sequence[Prediction]) -> Image.Image:
@@ -78,7 +79,7 @@ def draw_bars(scores: Mapping[str, float], width_px: int = 320, row_px: int = 24
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(row_px * 0.55)
     names_px = max(draw.textlength(name, font=font) for name in scores) + row_px / 2
-    figures_px = draw.textlength("<100 %", font=font)
+    figures_px = draw.textlength(f"<100{NBSP}%", font=font)
     track_px = max(width_px - names_px - figures_px - row_px / 4, 1)
     best = max(scores, key=scores.get)
     for row, (name, score) in enumerate(scores.items()):

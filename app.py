@@ -1,0 +1,20 @@
+"""Launches the demo: on this machine at http://127.0.0.1:7860, or as a Hugging Face Space."""
+
+import os
+import tempfile
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from fer_hf.demo.limits import ScratchFolder
+
+if __name__ == "__main__":
+    with ScratchFolder() as scratch:
+        # Set before Gradio is imported: every temporary file lands in a folder that is swept and removed at the end.
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(scratch.path)
+        from fer_hf.demo.page import build_page, launch_options
+        from fer_hf.hub import configured_model
+        from fer_hf.recognition import ExpressionRecognizer
+
+        model = configured_model()
+        build_page(ExpressionRecognizer.from_pretrained(model), model).launch(**launch_options())

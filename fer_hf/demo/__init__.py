@@ -1,0 +1,1 @@
+"""The Gradio demo: one file a tab; ``page.build`` puts them together and ``app.py`` launches it."""

@@ -1,0 +1,70 @@
+"""The demo's one way from a visitor's bytes to a result; every tab and endpoint goes through it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fer_hf.demo.markup import ResultView, map_views, result_html
+from fer_hf.demo.records import photo_record, to_csv
+from fer_hf.demo.uploads import Upload
+from fer_hf.demo.wording import summarise
+from fer_hf.demo.zero_gpu import on_gpu
+from fer_hf.faces import Prediction
+from fer_hf.image_io import read_image
+from fer_hf.recognition import ExpressionRecognizer, Recognition
+
+ATTENDED_FACES = 12
+"""Faces whose attention comes with the first answer; that of further ones is computed when they are chosen."""
+
+
+class Desk:
+    """One recognizer for all visitors. Its methods raise ImageError, or Refused, with one sentence."""
+
+    def __init__(self, recognizer: ExpressionRecognizer, model: str) -> None:
+        # A folder's place on the server's disk is nobody's business; a Hub id is shown as it is.
+        self.recognizer, self.model_name = recognizer, Path(model).name if Path(model).is_dir() else model
+        self._recognize = on_gpu(recognizer.recognize)
+        self._attend = on_gpu(recognizer.attend)
+
+    def recognize(self, upload: Upload) -> Recognition:
+        """The faces of an uploaded photo with their expressions."""
+        return self._recognize(upload.data)
+
+    def record(self, upload: Upload) -> dict:
+        """An uploaded photo's result as plain data."""
+        return self._record(upload.name, self.recognize(upload))
+
+    def _record(self, name: str, found: Recognition) -> dict:
+        return photo_record(name, found, self.model_name)
+
+    def show(self, upload: Upload) -> str:
+        """An uploaded photo's result as HTML, with attention for its largest faces."""
+        found = self.recognize(upload)
+        record = self._record(upload.name, found)
+        count = len(found.predictions)
+        view = ResultView(
+            photo=found.photo,
+            alt=f"{upload.name} with {count} {'face' if count == 1 else 'faces'} marked",
+            predictions=self._with_attention(found.predictions),
+            summary=summarise(found.predictions, found.photo.size),
+            notes=found.notes,
+            record=record,
+            csv=to_csv([record]),
+        )
+        return result_html(view)
+
+    def _with_attention(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        chosen = predictions[:ATTENDED_FACES]
+        if not chosen or not self.recognizer.attention_names:
+            return list(predictions)
+        maps = self._attend([one.aligned.crop for one in chosen])
+        attended = [replace(one, attention=attention) for one, attention in zip(chosen, maps, strict=True)]
+        return [*attended, *predictions[ATTENDED_FACES:]]
+
+    def attend(self, crop: Upload, target: str) -> list[dict[str, str]]:
+        """Attention of one face crop for one expression, as pictures for the page."""
+        image = read_image(crop.data).image
+        maps: dict[str, np.ndarray] = self._attend([image], target)[0]
+        return map_views(maps)

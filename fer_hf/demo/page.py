@@ -1,0 +1,48 @@
+"""The page: tabs in order, and how it is launched."""
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from fer_hf.demo.about import build_about_tab
+from fer_hf.demo.desk import Desk
+from fer_hf.demo.limits import REQUEST_BYTES, BodyLimit, Line
+from fer_hf.demo.photo import build_photo_tab
+from fer_hf.demo.theme import TITLE, build_theme, read_css, read_head
+from fer_hf.demo.uploads import keep_uploads_apart
+from fer_hf.recognition import ExpressionRecognizer
+
+HEADER = (
+    '<header class="fer-header"><h1>What does this face seem to express?</h1><p>Give a photo and see each face, the '
+    "expression a small neural network perceives in it, how sure it is, and where it looked.</p></header>"
+)
+
+
+def build_page(recognizer: ExpressionRecognizer, model: str, line: Line | None = None) -> gr.Blocks:
+    """The whole demo around one recognizer, not yet launched."""
+    desk, line = Desk(recognizer, model), line or Line()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as page:
+        gr.HTML(HEADER)
+        with gr.Tab("Photo", id="photo"):
+            build_photo_tab(desk, line)
+        with gr.Tab("About", id="about"):
+            build_about_tab(recognizer)
+    page.queue(max_size=200, default_concurrency_limit=None)
+    return page
+
+
+def launch_options() -> dict:
+    """Arguments for ``Blocks.launch`` that hold wherever the demo runs."""
+    keep_uploads_apart()
+    return {
+        "theme": build_theme(),
+        "css": read_css(),
+        "head": read_head(),
+        "app_kwargs": {"middleware": [Middleware(BodyLimit, max_bytes=REQUEST_BYTES)]},
+        "max_file_size": REQUEST_BYTES,
+        "state_session_capacity": 1000,
+        "ssr_mode": False,
+        "run_history": False,
+        "footer_links": ["api"],
+        "share": False,
+        "pwa": False,
+    }

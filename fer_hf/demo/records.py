@@ -1,0 +1,65 @@
+"""Results as plain data: one JSON object a photo, one CSV row a face."""
+
+import csv
+import io
+from collections.abc import Iterable
+
+from fer_hf.demo.wording import name_expression, warn_about_face
+from fer_hf.faces import Prediction
+from fer_hf.recognition import Recognition
+
+
+def face_record(prediction: Prediction) -> dict:
+    """One face: label, every score, the box in photo pixels, what the label is between, warnings."""
+    record = {
+        "label": prediction.label,
+        "score": round(prediction.score, 6),
+        "scores": {name: round(score, 6) for name, score in prediction.scores.items()},
+        "between": name_expression(prediction.scores).replace(" or ", ", ").split(", "),
+    }
+    if prediction.face is not None:
+        corners = (round(value, 2) for value in prediction.face.box_xyxy)
+        record["box"] = dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+        record["detection_score"] = round(prediction.face.score, 6)
+        record["warnings"] = warn_about_face(prediction.face, prediction.aligned)
+    return record
+
+
+def photo_record(name: str, found: Recognition, model_name: str) -> dict:
+    """One photo with its faces, largest first."""
+    return {
+        "file": name,
+        "width": found.photo.width,
+        "height": found.photo.height,
+        "model": model_name,
+        "faces": [face_record(prediction) for prediction in found.predictions],
+        "faces_skipped": found.skipped,
+        "notes": list(found.notes),
+    }
+
+
+def to_csv(records: Iterable[dict]) -> str:
+    """One row a face, with a column a class; a photo without a face, or with an error, has one row without scores.
+
+    Cells that a spreadsheet would run as a formula get an apostrophe in front, since file names come from strangers.
+    """
+    records = list(records)
+    classes = list(dict.fromkeys(name for one in records for face in one.get("faces", ()) for name in face["scores"]))
+    columns = ["file", "face", "label", "score", "xmin", "ymin", "xmax", "ymax", "detection_score", *classes, "error"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for one in records:
+        name = _defuse(one["file"])
+        if not one.get("faces"):
+            writer.writerow({"file": name, "error": one.get("error", "no face found")})
+        for number, face in enumerate(one.get("faces", ()), 1):
+            row = {"file": name, "face": number, "label": face["label"], "score": face["score"]}
+            writer.writerow(
+                {**row, **face.get("box", {}), "detection_score": face.get("detection_score", ""), **face["scores"]}
+            )
+    return out.getvalue()
+
+
+def _defuse(cell: str) -> str:
+    return f"'{cell}" if cell[:1] in "=+-@\t\r" else cell

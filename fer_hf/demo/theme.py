@@ -1,0 +1,30 @@
+"""How the page looks: a theme on fonts every system has, so that none is fetched, and the page's style and script."""
+
+from pathlib import Path
+
+import gradio as gr
+
+STATIC = Path(__file__).parent / "static"
+TITLE = "Perceived facial expressions"
+_SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+
+def build_theme() -> gr.themes.Base:
+    """The Gradio theme: teal on slate, light and dark."""
+    theme = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=_SANS, font_mono=_MONO)
+    return theme.set(body_background_fill="*neutral_50", body_background_fill_dark="*neutral_950")
+
+
+def read_css() -> str:
+    """The page's style sheet."""
+    return (STATIC / "page.css").read_text(encoding="utf-8")
+
+
+def read_head() -> str:
+    """What goes into the page's head: a description and the script that the tabs call."""
+    script = (STATIC / "page.js").read_text(encoding="utf-8")
+    return (
+        '<meta name="description" content="See which facial expression a small model perceives in a photo, how sure it '
+        f'is and where it looked.">\n<script>{script}</script>'
+    )
