@@ -153,14 +153,14 @@ def _stratified(labels: np.ndarray, ideal: np.ndarray, generator: np.random.Gene
 
 
 def _grouped(labels: np.ndarray, units: np.ndarray, ideal: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The part (N,) of each row, whole groups together: the most uneven ones first, each to where it leaves the shares
+    """The part (N,) of each row, whole groups together: the heaviest first, each to where it leaves the shares
     of the classes closest to ``ideal`` (the idea of scikit-learn's StratifiedGroupKFold, for unequal parts)."""
     classes, columns = np.unique(labels, return_inverse=True)
     counts = np.zeros((units.max(initial=-1) + 1, len(classes)))
     np.add.at(counts, (units, columns), 1)
     counts /= counts.sum(axis=0)  # shares of each class
     order = generator.permutation(len(counts))
-    order = order[np.argsort(-counts[order].std(axis=1), kind="stable")]
+    order = order[np.argsort(-(counts[order] ** 2).sum(axis=1), kind="stable")]
     filled = np.zeros((len(ideal), len(classes)))
     part_of_unit = np.empty(len(counts), dtype=np.int64)
     for unit in order:
