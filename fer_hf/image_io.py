@@ -20,18 +20,8 @@ from PIL import ExifTags, Image, ImageCms, TiffTags
 
 pillow_heif.register_heif_opener()
 
-# Pillow's name -> what people call it. AVIF is asked before HEIF: both accept the brand "mif1", and only Pillow's AVIF
-# reader looks inside before it says yes.
-FORMATS = {
-    "JPEG": "JPEG",
-    "PNG": "PNG",
-    "WEBP": "WebP",
-    "GIF": "GIF",
-    "TIFF": "TIFF",
-    "BMP": "BMP",
-    "AVIF": "AVIF",
-    "HEIF": "HEIC",
-}
+# Pillow's names. AVIF is asked before HEIF: both accept the brand "mif1", and only AVIF's reader looks inside first.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,20 +47,20 @@ class ImageLimits:
 
     max_pixels: int = 50_000_000
     max_bytes: int = 20_000_000
-    formats: tuple[str, ...] = tuple(FORMATS)
+    formats: tuple[str, ...] = FORMATS
 
     def __post_init__(self):
         unknown = set(self.formats) - set(FORMATS)
         if unknown or not self.formats:
-            raise ValueError(f"formats is {self.formats}; name one or more of {tuple(FORMATS)}.")
+            raise ValueError(f"formats is {self.formats}; name one or more of {FORMATS}.")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded picture: RGB, upright, no metadata; its format where one was found; remarks for the person."""
+    """A decoded picture: RGB, upright, without metadata; the format it had; remarks for the person who gave it."""
 
     image: Image.Image
-    format: str | None  # a key of FORMATS, whatever the file's name says; None for arrays
+    format: str | None  # one of FORMATS, whatever the file's name says; None for arrays
     notes: tuple[str, ...]
 
 
@@ -94,19 +84,12 @@ def read_image(
     name = _name(source)
     if isinstance(source, np.ndarray):
         _check_size(source.shape[1::-1] if source.ndim in (2, 3) else (1, 1), name, limits)
-        return Photo(_flatten(_image_from_array(source, name)), None, ())
-    if isinstance(source, str | os.PathLike):
-        source = _bytes_from_path(Path(source), name, limits.max_bytes)
-    elif hasattr(source, "read") and not isinstance(source, Image.Image):
-        source = _bytes_from_file(source, name, limits.max_bytes)
-    if not isinstance(source, Image.Image | bytes | bytearray | memoryview):
-        raise ImageError(
-            f"A picture was given as {type(source).__name__}; give a path, bytes, binary file, PIL image or array."
-        )
+        return Photo(_flatten(_image_from_array(source, name)).convert("RGB"), None, ())
     try:
         if isinstance(source, Image.Image):
-            return _finish(source, name, limits, [])
-        return _decode(bytes(source), name, limits)
+            _check_size(source.size, name, limits)
+            return _finish(source.copy(), source.format, name, limits, [])
+        return _decode(_bytes_from(source, name, limits.max_bytes), name, limits)
     except ImageError:
         raise
     # Pillow, libtiff, libheif and lcms document no closed set of exceptions for bad data (OSError, SyntaxError,
@@ -120,33 +103,34 @@ def _name(source: object) -> str:
     """What a sentence calls the source: a file's own name, printable and without its folder, or its kind."""
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     if isinstance(path, str | os.PathLike):
-        return "".join(c if c.isprintable() else "?" for c in Path(path).name) or "The empty path"
-    if isinstance(source, Image.Image):
-        return "The PIL image"
-    return "The array" if isinstance(source, np.ndarray) else "The picture"
+        return "".join(c if c.isprintable() else "?" for c in Path(os.fsdecode(path)).name) or "The path"
+    kinds = {Image.Image: "The PIL image", np.ndarray: "The array"}
+    return next((name for kind, name in kinds.items() if isinstance(source, kind)), "The picture")
 
 
-def _bytes_from_path(path: Path, name: str, max_bytes: int) -> bytes:
+def _bytes_from(source: str | os.PathLike | bytes | BinaryIO, name: str, max_bytes: int) -> bytes:
+    """The bytes of a file, read no further than one past the limit; raises `ImageError` where there are none."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if hasattr(source, "read"):
+        data = bytearray()
+        while len(data) <= max_bytes and (chunk := source.read(max_bytes + 1 - len(data))):
+            if not isinstance(chunk, bytes):
+                raise ImageError(f"{name} is a file in text mode; open it in binary mode.")
+            data += chunk
+        return bytes(data)
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(f"The picture is a {type(source).__name__}; give a path, bytes, file, PIL image or array.")
+    path = Path(os.fsdecode(source))
     try:
         if path.is_dir():
             raise ImageError(f"{name} is a folder; give the pictures in it one by one.")
         if not path.is_file():  # a pipe or a device counts as none: opening one may wait for ever
             raise ImageError(f"There is no file {name}; check the path.")
         with path.open("rb") as file:
-            return _bytes_from_file(file, name, max_bytes)
+            return _bytes_from(file, name, max_bytes)
     except OSError as error:
-        raise ImageError(f"{name} cannot be opened ({error.strerror}); check the file and its permissions.") from error
-
-
-def _bytes_from_file(file: BinaryIO, name: str, max_bytes: int) -> bytes:
-    """What is left in the file, read no further than one byte past the limit."""
-    data = bytearray()
-    try:
-        while len(data) <= max_bytes and (chunk := file.read(max_bytes + 1 - len(data))):
-            data += chunk
-    except (OSError, ValueError, TypeError) as error:  # a broken disk or pipe, a closed file, a file in text mode
-        raise ImageError(f"{name} cannot be read; give a file that is open in binary mode.") from error
-    return bytes(data)
+        raise ImageError(f"{name} cannot be read ({error.strerror}); check the file and its permissions.") from error
 
 
 def _image_from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -244,26 +228,32 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
     if not data:
         raise ImageError(f"{name} is empty; give a file with a picture in it.")
     if len(data) > limits.max_bytes:
-        raise ImageError(
-            f"{name} is larger than {limits.max_bytes / 1e6:g} MB, the most that is read; save it smaller."
-        )
+        raise ImageError(f"{name} is larger than the {limits.max_bytes / 1e6:g} MB that are read; save it smaller.")
     Image.init()  # loads Pillow's plugins once, outside the metered time
     file = _MeteredBytes(_disarm(data, name, limits), name)
     try:
         image = Image.open(file, formats=limits.formats)
     except Image.UnidentifiedImageError as error:
-        allowed = ", ".join(FORMATS[key] for key in limits.formats)
+        allowed = ", ".join(limits.formats).replace("HEIF", "HEIC")
         raise ImageError(f"{name} is no intact picture of an allowed kind ({allowed}); convert it to one.") from error
-    with image:
-        _check_size(image.size, name, limits)
-        notes = []
-        if image.format != "MPO" and getattr(image, "is_animated", False):
-            kind = "several pictures" if image.format in ("TIFF", "HEIF") else "an animation"
-            notes.append(f"{name} holds {kind}; only the first is used.")
-        if image.format == "TIFF":
-            _disarm_tiff(image, name, limits)
-        file.end_header()
-        return _finish(image, name, limits, notes)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, a few times ours
+        raise ImageError(f"{name} has more than {limits.max_pixels / 1e6:g} million pixels; shrink it.") from error
+    _check_size(image.size, name, limits)
+    notes = []
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        kind = "several pictures" if image.format in ("TIFF", "HEIF") else "an animation"
+        notes.append(f"{name} holds {kind}; only the first is used.")
+    if image.format == "TIFF":
+        _disarm_tiff(image, name, limits)
+    file.end_header()
+    return _finish(_pixels(image), image.format, name, limits, notes)
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """The decoded image without its file, whose buffers are freed: at 50 million pixels each copy takes 200 MB."""
+    pixels = image.copy()
+    image.close()
+    return pixels
 
 
 def _disarm_tiff(image: Image.Image, name: str, limits: ImageLimits) -> None:
@@ -272,28 +262,26 @@ def _disarm_tiff(image: Image.Image, name: str, limits: ImageLimits) -> None:
     Pillow would read EXIF, GPS and the like when it loads the pixels, again as one Python object a value.
     """
     tile = tuple(image.tag_v2.get(tag, 1) for tag in (322, 323))  # TileWidth, TileLength
-    _check_size(tile, f"A tile of {name}", limits)
+    _check_size(tile, f"{name}, in one tile,", limits)
     exif = image.getexif()
     for tag in TiffTags.TAGS_V2_GROUPS:
         exif.pop(tag, None)
 
 
-def _finish(image: Image.Image, name: str, limits: ImageLimits, notes: list[str]) -> Photo:
-    """Decodes the pixels; turns, flattens and converts them to sRGB."""
-    _check_size(image.size, name, limits)
-    format = "JPEG" if image.format == "MPO" else image.format  # MPO is a JPEG with further pictures behind it
-    image.load()
-    _check_size(image.size, name, limits)  # what a HEIC file's stream holds may differ from its header
-    profile = image.info.get("icc_profile")
-    method = _UPRIGHT.get(_orientation(image.info.get("exif") or b""))
-    picture = _flatten(_to_8_bit(image, name))
+def _finish(picture: Image.Image, format: str | None, name: str, limits: ImageLimits, notes: list[str]) -> Photo:
+    """The photo of decoded pixels that are ours to change: 8 bits, without transparency, in sRGB, upright."""
+    _check_size(picture.size, name, limits)  # what a file's stream holds may differ from its header
+    profile = picture.info.get("icc_profile")
+    method = _UPRIGHT.get(_orientation(picture.info.get("exif") or b""))
+    picture = _flatten(_to_8_bit(picture, name))
     if profile:
         picture = _to_srgb(picture, profile, name, notes)
-    picture = picture.convert("RGB")  # a copy where it is RGB already, so that nothing of the caller's is changed
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
     if method is not None:
         picture = picture.transpose(method)
     picture.info = {}
-    return Photo(picture, format, tuple(notes))
+    return Photo(picture, "JPEG" if format == "MPO" else format, tuple(notes))  # MPO: a JPEG with more pictures behind
 
 
 def _orientation(exif: bytes) -> int:
@@ -334,7 +322,7 @@ def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
 def _flatten(image: Image.Image) -> Image.Image:
     """The image over white as "RGB" where it has transparency; "L", "RGB" or "CMYK" in any case."""
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
         canvas.paste(image, mask=image)
         return canvas
