@@ -28,7 +28,9 @@ def grad_cam(
     target: int | Sequence[int] | None = None,
     layer: nn.Module | None = None,
 ) -> Tensor:
-    """Where the evidence for a class lies: (B, h, w) in [0, 1] at the resolution of ``layer``, on the model's device.
+    """Where the evidence for a class lies: (B, h, w) from 0 to 1 at the resolution of ``layer``, on the model's device.
+
+    A map is all 0 where nothing speaks for the class.
 
     ``target`` is a class for all pictures or one for each; None takes the most probable. ``layer`` is a module of the
     model whose output is (B, C, h, w); None takes ``model.cam_layer``. Gradients are those of the raw logits, in
@@ -64,7 +66,7 @@ def grad_cam(
         weights = gradients.float().mean((2, 3), keepdim=True)
         cam = (weights * activations.float()).sum(1).relu().detach()
         cam = cam - cam.amin((1, 2), keepdim=True)
-        return cam / (cam.amax((1, 2), keepdim=True) + 1e-7)
+        return cam / cam.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
 
 
 @torch.no_grad()
