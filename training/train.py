@@ -22,7 +22,7 @@ from training.config import Recipe, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
 from training.engine import pick_precision
-from training.loop import Run, TrainingDiverged
+from training.loop import Progress, Run, TrainingDiverged
 from training.provenance import write_used
 
 
@@ -49,7 +49,9 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
         start = load_model(recipe.model.start_from)
         if recipe.model.config:
             raise ValueError("model.config has no effect with model.start_from: the saved model brings its own")
-        return _with_labels(start.model, labels), start.processor
+        model = _with_labels(start.model, labels)
+        model.config.temperature, model.config.conformal_threshold = 1.0, None  # fitted to the weights it had
+        return model, start.processor
     config = AutoConfig.for_model(recipe.model.type, **labels, **recipe.model.config)
     model = AutoModelForImageClassification.from_config(config)
     if recipe.model.pretrained:
@@ -132,7 +134,8 @@ def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: s
         raise ValueError(f"--tracker {tracker}: {error}; install it, or pass --tracker none") from error
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> Progress | None:
+    """Train as the arguments say; returns where the run ended, None for a dry run."""
     arguments = parse_arguments(argv)
     recipe = load_recipe(arguments.recipe, arguments.set)
     model, processor = build_model(recipe)
@@ -157,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     if arguments.dry_run:
         dry_run(run)
-        return
+        return None
     if accelerator.is_main_process:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "recipe.yaml").write_text(dump_recipe(recipe))
@@ -170,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         f"the model is in {arguments.output / 'best'}"
     )
     accelerator.end_training()
+    return progress
 
 
 if __name__ == "__main__":

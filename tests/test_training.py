@@ -1,0 +1,256 @@
+"""Training end to end on a tiny set: what a run writes, that it learns, resumes exactly, fails cleanly."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny_recipe import write
+from training import loop, train
+from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.optimizers import set_training_mode, trainable_parameters
+
+
+def run(recipe: Path, data: Path, output: Path, *more: str) -> None:
+    train.main(["--recipe", str(recipe), "--data", str(data), "--output", str(output), "--tracker", "none", *more])
+
+
+def last_weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(latest_checkpoint(output / "checkpoints"))["model"]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data_path, tmp_path_factory) -> Path:
+    """The output of one whole run of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    run(write(folder, average={"ema_decay": 0.9}), tiny_data_path, folder / "out")
+    return folder / "out"
+
+
+def test_a_run_leaves_model_log_and_recipe(finished):
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+    assert log[-1]["train_loss"] < log[0]["train_loss"]
+    assert {"lr", "train_auc", "validation_accuracy", "validation_precision", "validation_recall"} <= log[0].keys()
+    config = json.loads((finished / "best" / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    weights = load_file(finished / "best" / "model.safetensors")
+    assert weights["classifier.weight"].dtype == torch.float16
+    used = json.loads((finished / "best" / "training_data.json").read_text())
+    assert used["train"]["n"] == 139  # one training row is also a validation row
+    assert used["train"]["left_out_as_leaking"] == 1
+    assert used["selection"]["n"] == 70
+    assert (finished / "recipe.yaml").read_text() == (finished / "best" / "recipe.yaml").read_text()
+
+
+def test_the_tiny_network_learns_its_classes(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, epochs=8, augment={})
+    run(recipe, tiny_data_path, tmp_path / "out")
+    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["validation_accuracy"] > 0.6  # chance is 1/7
+
+
+def test_a_run_that_dies_goes_on_to_the_same_weights(finished, tiny_data_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # after every batch
+    calls = 0
+    step = loop.Step.__call__
+
+    def dying_step(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 12:  # in the second epoch of eight batches
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    recipe = write(tmp_path, average={"ema_decay": 0.9})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Step, "__call__", dying_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tiny_data_path, tmp_path / "out")
+    assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["batch"] == 3
+    run(recipe, tiny_data_path, tmp_path / "out")
+    assert same(last_weights(tmp_path / "out"), last_weights(finished))
+    logs = [
+        [json.loads(line) for line in (o / "log.jsonl").read_text().splitlines()] for o in (tmp_path / "out", finished)
+    ]
+    for ours, whole in zip(*logs, strict=True):
+        assert ours["train_loss"] == pytest.approx(whole["train_loss"], abs=1e-6)
+        assert ours["validation_loss"] == whole["validation_loss"]
+
+
+def test_a_finished_run_is_not_run_again(finished, tiny_data_path, capsys):
+    before = (finished / "log.jsonl").read_text()
+    run(finished / "recipe.yaml", tiny_data_path, finished)
+    assert (finished / "log.jsonl").read_text() == before
+    assert "best accuracy" in capsys.readouterr().out
+
+
+def _train_in_child(recipe: Path, data: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    loop.CHECKPOINT_EVERY_S = 0
+    run(recipe, data, output)
+
+
+def killed_and_resumed(recipe: Path, data: Path, output: Path, delays_s: list[float]) -> int:
+    """Train in children killed after these delays, then once to the end; how many were killed while running."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_training"])
+    killed = 0
+    for delay in [*delays_s, None]:
+        child = context.Process(target=_train_in_child, args=(recipe, data, output))
+        child.start()
+        if delay is not None:
+            deadline = time.monotonic() + 120
+            while (
+                latest_checkpoint(output / "checkpoints") is None and child.is_alive() and time.monotonic() < deadline
+            ):
+                time.sleep(0.01)
+            time.sleep(delay)
+            killed += child.is_alive()
+            os.kill(child.pid, signal.SIGKILL)
+        child.join(300)
+    assert child.exitcode == 0
+    return killed
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_weights(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, epochs=12)
+    killed_and_resumed(recipe, tiny_data_path, tmp_path / "whole", [])
+    killed = killed_and_resumed(recipe, tiny_data_path, tmp_path / "killed", [0.05, 0.2, 0.4])
+    assert killed == 3
+    assert same(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
+
+
+def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, 1, {"a": torch.ones(3)})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        CheckpointError, match=r"step 2 could not be written .*No space left.*step_000000001.pt is intact"
+    ):
+        save_checkpoint(tmp_path, 2, {"a": torch.zeros(3)})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000001.pt"]
+    assert torch.equal(load_checkpoint(latest_checkpoint(tmp_path))["a"], torch.ones(3))
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_there(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=2)
+    (tmp_path / "step_000000009.part").write_bytes(b"half")
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step_000000002.pt", "step_000000003.pt"]
+    assert load_checkpoint(latest_checkpoint(tmp_path)) == {"step": 3}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tiny_data_path, tmp_path, monkeypatch):
+    calls = 0
+    step = loop.Step.__call__
+
+    def breaking_step(self, *arguments):
+        nonlocal calls
+        calls += 1
+        loss, logits = step(self, *arguments)
+        return (loss * math.nan if calls > 10 else loss), logits
+
+    monkeypatch.setattr(loop.Step, "__call__", breaking_step)
+    with pytest.raises(
+        loop.TrainingDiverged, match=r"the loss became nan in epoch 2.*last good state is step_000000008"
+    ):
+        run(write(tmp_path), tiny_data_path, tmp_path / "out")
+    assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["epoch"] == 1
+
+
+def test_phases_freeze_and_unfreeze(tiny_model_path, tiny_data_path, tmp_path):
+    recipe = write(
+        tmp_path, model={"start_from": str(tiny_model_path)}, phases=[{"epochs": 1, "train_last": 0, "lr": 0.1}]
+    )
+    run(recipe, tiny_data_path, tmp_path / "head")
+    start = load_file(tiny_model_path / "model.safetensors")
+    after = last_weights(tmp_path / "head")
+    changed = {name for name in start if not torch.equal(start[name], after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    recipe = write(
+        tmp_path, model={"start_from": str(tiny_model_path)}, phases=[{"epochs": 1, "train_last": 0}, {"epochs": 1}]
+    )
+    run(recipe, tiny_data_path, tmp_path / "both")
+    after = last_weights(tmp_path / "both")
+    assert not torch.equal(start["stem.0.0.weight"], after["stem.0.0.weight"])
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
+    assert len(trainable_parameters(model, 1)) == 2
+    set_training_mode(model)
+    assert (model.training, model[1].training) == (True, False)
+    trainable_parameters(model, None)
+    set_training_mode(model)
+    assert model[1].training
+
+
+def test_a_frozen_backbone_of_random_weights_is_refused(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, phases=[{"epochs": 1, "train_last": 0}])
+    with pytest.raises(ValueError, match="freezes a backbone of random weights"):
+        run(recipe, tiny_data_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"average": {"swa_last": 2}},
+        {"loss": {"focal_gamma": 2.0, "class_weights": "inverse"}, "data": {"weighted_sampling": True}},
+        {"data": {"labels": "ferplus-soft"}, "augment": {"mixup": 0.2, "cutmix": 1.0}},
+        {"optimizer": {"name": "sgd", "lr": 0.05, "accumulate": 2, "clip_norm": 1.0}, "schedule": {"name": "plateau"}},
+        {"data": {"in_memory": False}},
+    ],
+    ids=["swa", "focal-weighted", "soft-mixed", "accumulate-plateau", "from-disk"],
+)
+def test_every_mechanism_runs(changes, tiny_data_path, tmp_path):
+    run(write(tmp_path, epochs=2, **changes), tiny_data_path, tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 2
+    assert all(math.isfinite(line["train_loss"]) for line in log)
+
+
+def test_pictures_from_disk_train_to_the_same_weights_as_from_memory(tiny_data_path, tmp_path):
+    for in_memory in (True, False):
+        recipe = write(tmp_path, epochs=1, data={"in_memory": in_memory})
+        run(recipe, tiny_data_path, tmp_path / str(in_memory))
+    assert same(last_weights(tmp_path / "True"), last_weights(tmp_path / "False"))
+
+
+def test_a_student_learns_from_its_teacher(tiny_model_path, tiny_data_path, tmp_path):
+    distill = {"teacher": str(tiny_model_path), "weight": 1.0, "temperature": 1.0}
+    run(write(tmp_path, epochs=1, distill=distill), tiny_data_path, tmp_path / "a")
+    run(write(tmp_path, epochs=1), tiny_data_path, tmp_path / "b")
+    assert not same(last_weights(tmp_path / "a"), last_weights(tmp_path / "b"))
+
+
+def test_a_dry_run_shows_and_writes_no_checkpoint(tiny_data_path, tmp_path, capsys):
+    run(write(tmp_path), tiny_data_path, tmp_path / "out", "--dry-run")
+    out = capsys.readouterr().out
+    assert "batch_size: 16" in out
+    assert "an epoch of 8 steps" in out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dry_run.png"]
+
+
+def test_what_cannot_train_is_refused_in_one_sentence(tiny_data_path, tmp_path):
+    with pytest.raises(ValueError, match="batch_size 500 is larger than the training set of 139"):
+        run(write(tmp_path, batch_size=500), tiny_data_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="--tracker notatracker"):
+        train.main([
+            "--recipe", str(write(tmp_path)), "--data", str(tiny_data_path), "--output", str(tmp_path / "o"),
+            "--tracker", "notatracker",
+        ])  # fmt: skip

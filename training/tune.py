@@ -1,0 +1,105 @@
+"""Search recipe keys: ``python training/tune.py --recipe R.yaml --data DATA --output DIR --search KEY=RANGE ...``.
+
+A range is ``low:high`` (uniform; whole numbers stay whole), ``log:low:high`` or ``choice:a,b,c``. Every trial is a run
+of its own in the output folder and a line in ``trials.jsonl``; run the command again to go on where it was stopped.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import optuna
+import yaml
+
+from training import train
+from training.checkpoints import CheckpointError
+from training.loop import TrainingDiverged
+
+
+def suggest(trial: optuna.Trial, key: str, text: str):
+    """A value for a recipe key from a range as the command line writes it.
+
+    Raises ValueError that names the key and the three forms a range can take.
+    """
+    try:
+        kind, _, rest = text.partition(":")
+        if kind == "choice":
+            return trial.suggest_categorical(key, [yaml.safe_load(item) for item in rest.split(",")])
+        low, high = (float(value) for value in (rest if kind == "log" else text).split(":"))
+        if kind != "log" and "." not in text and "e" not in text.lower():
+            return trial.suggest_int(key, int(low), int(high))
+        return trial.suggest_float(key, low, high, log=kind == "log")
+    except ValueError as error:
+        raise ValueError(
+            f"--search {key}={text}: {error}; write low:high, log:low:high or choice:a,b,c, such as "
+            "optimizer.lr=log:1e-3:1e-1"
+        ) from error
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--votes")
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--search", nargs="+", required=True, metavar="KEY=RANGE")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys fixed for every trial")
+    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier calls included")
+    parser.add_argument("--seed", type=int, default=0, help="of the search; a recipe has its own")
+    return parser.parse_args(argv)
+
+
+def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
+    """Train once with suggested values; the best validation score, higher is better."""
+    values = {}
+    for item in arguments.search:
+        key, found, text = item.partition("=")
+        if not found:
+            raise ValueError(f"--search {item}: write KEY=RANGE, such as optimizer.lr=log:1e-3:1e-1")
+        values[key] = suggest(trial, key, text)
+    # The folder is named by the values, so a trial that was killed resumes from its own checkpoint.
+    name = "_".join(
+        f"{key.rpartition('.')[2]}={value:.6g}" if isinstance(value, float) else f"{key.rpartition('.')[2]}={value}"
+        for key, value in values.items()
+    )
+    command = ["--recipe", arguments.recipe, "--data", arguments.data, "--output", str(arguments.output / name)]
+    command += ["--votes", arguments.votes] if arguments.votes else []
+    overrides = [*arguments.set, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+    progress = train.main([*command, "--tracker", "none", "--set", *overrides])
+    return progress.best_score
+
+
+def main(argv: list[str] | None = None) -> optuna.Study:
+    """Run trials until there are as many as asked for; returns the study."""
+    arguments = parse_arguments(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name="fer_hf",
+        storage=f"sqlite:///{arguments.output / 'study.db'}",
+        sampler=optuna.samplers.TPESampler(seed=arguments.seed),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params, skip_if_exists=False)
+    done = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+    def record(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        with (arguments.output / "trials.jsonl").open("a") as file:
+            file.write(json.dumps({"trial": trial.number, "score": trial.value, **trial.params}) + "\n")
+        print(f"trial {trial.number}: {trial.value:.4f} with {trial.params}; best so far {study.best_value:.4f}")
+
+    study.optimize(
+        lambda trial: run_trial(arguments, trial), n_trials=max(arguments.trials - done, 0), callbacks=[record]
+    )
+    print(f"best of {arguments.trials}: {study.best_value:.4f} with {study.best_params}")
+    return study
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, TrainingDiverged, CheckpointError) as error:
+        sys.exit(f"tune.py: {error}")
