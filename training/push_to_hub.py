@@ -1,0 +1,147 @@
+"""Publish a model folder: ``python training/push_to_hub.py --model model_cards/NAME --repo-id user/name``.
+
+The folder is checked first, the difference to what is on the Hub printed, everything sent as one commit (or pull
+request), and the model loaded back from that commit and compared with the folder.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from fer_hf.model_folder import check_model_folder
+from training.publishing import PublishError, Target, compare, publish, text_changes
+
+REQUIRED = ("README.md", "report.json", "config.json", "preprocessor_config.json")
+SUFFIXES = (".json", ".safetensors", ".py", ".md", ".png", ".onnx", ".yaml")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, help="a folder such as model_cards/NAME")
+    parser.add_argument("--repo-id", required=True, help="where it goes, e.g. user/name")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
+    parser.add_argument("--dry-run", action="store_true", help="check and print the difference, send nothing")
+    return parser.parse_args(argv)
+
+
+def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The files of a complete model, by their path in the repository, and the names of files that stay here.
+
+    Raises ValueError where one is missing, broken, pickled, or contradicts another.
+    """
+    for name in REQUIRED:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}; a model is published only with {', '.join(REQUIRED)}")
+    config, processor_config = check_model_folder(folder, str(folder), trust_remote_code=True)
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and _is_visible(path.relative_to(folder)))
+    for path in found:
+        if path.suffix in PICKLE_SUFFIXES:
+            raise ValueError(f"{path} is pickled or no part of a model; move it away, weights go as safetensors")
+    _check_code(folder, config.get("auto_map", {}) | processor_config.get("auto_map", {}))
+    _check_report(folder, config)
+    _check_links(folder)
+    kept = {str(path.relative_to(folder)): path for path in found if path.suffix in SUFFIXES}
+    return kept, [str(path.relative_to(folder)) for path in found if path.suffix not in SUFFIXES]
+
+
+def _is_visible(path: Path) -> bool:
+    return not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+
+
+def _check_code(folder: Path, auto_map: dict[str, str]) -> None:
+    """Every class that the configs name is in a file here, and so is everything that those files import from beside."""
+    for reference in auto_map.values():
+        module, _, name = reference.rpartition(".")
+        file = folder / f"{module}.py"
+        if not file.is_file() or not re.search(rf"^class {name}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            raise ValueError(f"{folder}: auto_map names {reference}, which is in no file here; save the model again")
+    for file in folder.glob("*.py"):
+        for module in re.findall(r"^\s*from \.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE):
+            if not (folder / f"{module}.py").is_file():
+                raise ValueError(f"{folder}: {file.name} imports {module}.py, which is missing; save the model again")
+
+
+def _check_report(folder: Path, config: dict) -> None:
+    """report.json is of these weights and these classes."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise ValueError(
+            f"{folder / 'report.json'} is no JSON; evaluate the model again with training/eval.py"
+        ) from fault
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    classes = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
+    for key, actual in (("weights_sha256", digest.hexdigest()), ("classes", classes)):
+        if report.get(key) != actual:
+            raise ValueError(
+                f"{folder / 'report.json'} is of other {key.split('_')[0]} than the model beside it; evaluate it again "
+                "with training/eval.py"
+            )
+
+
+def _check_links(folder: Path) -> None:
+    for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", (folder / "README.md").read_text(encoding="utf-8")):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / 'README.md'} shows {name}, which is not in the folder")
+
+
+def load_back(folder: Path, target: Target, commit: str) -> None:
+    """Raises PublishError where the model at that commit, loaded without fer_hf, is not the one in ``folder``."""
+    with tempfile.TemporaryDirectory(prefix="fer-hf-load-back-") as caches:
+        # Empty caches: nothing that was downloaded before can stand in for a file that is missing there.
+        environment = os.environ | {"HF_HUB_CACHE": f"{caches}/hub", "HF_MODULES_CACHE": f"{caches}/modules"}
+        script = Path(__file__).with_name("load_back.py")
+        child = subprocess.run(
+            [sys.executable, str(script), str(folder.absolute()), target.repo_id, commit],
+            env=environment,
+            cwd=caches,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if child.returncode:
+        lines = child.stderr.strip().splitlines()
+        raise PublishError(f"{target.repo_id}@{commit[:8]} does not load: {lines[-1] if lines else child.returncode}")
+    wrong = [name for name, holds in json.loads(child.stdout.splitlines()[-1]).items() if not holds]
+    if wrong:
+        raise PublishError(f"{target.repo_id}@{commit[:8]} loads, but not the same: {', '.join(wrong)} differ")
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    target = Target(arguments.repo_id, "model", arguments.private, arguments.create_pr)
+    files, left_out = model_files(arguments.model)
+    if left_out:
+        print(f"stays here, no part of a model: {', '.join(left_out)}")
+    api = HfApi()
+    difference = compare(api, target, files)
+    print("\n".join([target.url, *difference.lines(), *text_changes(api, target, difference)]))
+    if arguments.dry_run:
+        print("dry run: nothing was sent")
+        return
+    if difference.is_empty:
+        print(f"already there, at commit {difference.parent}")
+        load_back(arguments.model, target, difference.parent)
+        return
+    commit = publish(api, target, difference, f"Publish {arguments.model.name}")
+    load_back(arguments.model, target, commit.oid)
+    print(f"{commit.pr_url or commit.commit_url}: every file has its hash, and the model loads and answers the same")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"push_to_hub.py: {error}")
