@@ -1,13 +1,22 @@
 """What every model configuration of this project shares."""
 
+from dataclasses import fields
 from typing import ClassVar
 
 from transformers import PreTrainedConfig
 
 # Keys that transformers itself writes into config.json or passes on, beside the dataclass fields.
 _FOREIGN_KEYS = frozenset(
-    "auto_map model_type name_or_path output_attentions attn_implementation experts_implementation torch_dtype "
-    "num_labels".split()
+    (
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "torch_dtype",
+    )
 )
 
 
@@ -39,7 +48,7 @@ class FerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         unknown = sorted(key for key in kwargs if not key.startswith("_") and key not in _FOREIGN_KEYS)
         if unknown:
-            known = sorted(key for key in self.__dataclass_fields__ if not key.startswith("_"))
+            known = sorted(field.name for field in fields(self) if not field.name.startswith("_"))
             raise ValueError(f"unknown {self.model_type} config key {unknown[0]!r}; known are {', '.join(known)}")
         if self.id2label is None:
             raise ValueError(
@@ -50,8 +59,8 @@ class FerConfig(PreTrainedConfig):
         answer = (self.conformal_threshold, self.conformal_coverage)
         if answer != (None, None) and (None in answer or not (0 <= answer[0] <= 1 and 0 < answer[1] < 1)):
             raise ValueError(
-                f"conformal_threshold must be in [0, 1] and conformal_coverage in (0, 1), or both null; {answer[0]} and "
-                f"{answer[1]} were given"
+                f"conformal_threshold must be in [0, 1] and conformal_coverage in (0, 1), or both null; {answer[0]} "
+                f"and {answer[1]} were given"
             )
         if self.num_channels not in (1, 3):
             raise ValueError(f"num_channels must be 1 (grey) or 3 (RGB); {self.num_channels} was given")

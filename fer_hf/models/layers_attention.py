@@ -7,6 +7,8 @@ attention before spatial attention, and no batch norm in the spatial branch.
 import torch
 from torch import Tensor, nn
 
+ATTENTION_KINDS = ("none", "se", "cbam")
+
 
 class SqueezeExcite(nn.Module):
     """Scales channels by a gate computed from their global averages: (B, C, H, W) -> same, (gate (B, C, 1, 1),)."""
@@ -63,4 +65,4 @@ def attention_block(kind: str, channels: int, reduction: int) -> nn.Module:
         return SqueezeExcite(channels, reduction)
     if kind == "cbam":
         return CBAM(channels, reduction)
-    raise ValueError(f"unknown attention {kind!r}; choose none, se or cbam")
+    raise ValueError(f"unknown attention {kind!r}; choose one of {', '.join(ATTENTION_KINDS)}")

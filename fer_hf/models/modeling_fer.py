@@ -1,5 +1,6 @@
 """What every model class of this project shares: output record, loss, input check, temperature."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,14 @@ def expression_loss(raw_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class FerPreTrainedModel(PreTrainedModel):
-    """Base of the model classes: subclasses implement ``features`` and ``classify``."""
+    """Base of the model classes: subclasses implement ``features`` and ``classify``, or ``infer`` in their place."""
 
     config_class = FerConfig
     base_model_prefix = ""
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    gradient_checkpointing = False
 
     def __init__(self, config: FerConfig):
         super().__init__(config)
@@ -66,9 +68,14 @@ class FerPreTrainedModel(PreTrainedModel):
         """Raw logits (B, K) from the last hidden state (B, C, h, w)."""
         raise NotImplementedError
 
-    def run(self, layer: nn.Module, *inputs: Tensor):
+    def infer(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Raw logits (B, K), hidden states and attentions, in network order."""
+        hidden_states, attentions = self.features(pixel_values)
+        return self.classify(hidden_states[-1]), hidden_states, attentions
+
+    def run(self, layer: Callable, *inputs: Tensor):
         """The layer's output, recomputed in the backward pass when gradient checkpointing is on."""
-        if self.training and getattr(self, "gradient_checkpointing", False):
+        if self.training and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(layer.__call__, *inputs)
         return layer(*inputs)
 
@@ -90,8 +97,7 @@ class FerPreTrainedModel(PreTrainedModel):
         Raises ValueError where ``pixel_values`` has another shape.
         """
         self.check_input(pixel_values)
-        hidden_states, attentions = self.features(pixel_values)
-        raw_logits = self.classify(hidden_states[-1])
+        raw_logits, hidden_states, attentions = self.infer(pixel_values)
         output = FerOutput(
             loss=None if labels is None else expression_loss(raw_logits, labels),
             logits=raw_logits / self.config.temperature,

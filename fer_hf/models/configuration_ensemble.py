@@ -1,0 +1,52 @@
+"""Configuration of an ensemble: its members' configurations and preprocessing, and how much each counts."""
+
+from dataclasses import field
+
+from .configuration_fer import FerConfig
+
+MEMBER_KEYS = ("config", "image_mean", "image_std")
+
+
+class FerEnsembleConfig(FerConfig):
+    """Several classifiers whose calibrated probabilities are averaged.
+
+    Args:
+        members: one mapping a member: ``config`` (its own config as a mapping, ``model_type`` included) and the
+            ``image_mean`` and ``image_std`` (one value a channel) that its own image processor would use.
+        weights: how much each member counts; not negative, scaled to sum 1. Equal where absent.
+        image_mean, image_std: what the ensemble's ``pixel_values`` are normalised with, one value a channel.
+
+    ``image_size`` and ``num_channels`` are what the ensemble takes: the greatest of its members'.
+    """
+
+    model_type = "fer_ensemble"
+
+    members: list[dict] = field(default_factory=list)
+    weights: list[float] | tuple[float, ...] | None = None
+    image_mean: list[float] | tuple[float, ...] = (0.5,)
+    image_std: list[float] | tuple[float, ...] = (0.25,)
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if not self.members:
+            raise ValueError(
+                "an ensemble needs at least one member; FerEnsembleForImageClassification.from_members makes it"
+            )
+        self._check_members()
+        weights = [1.0] * len(self.members) if self.weights is None else [float(weight) for weight in self.weights]
+        if len(weights) != len(self.members) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise ValueError(f"weights must be {len(self.members)} numbers from 0, not all 0; {self.weights} was given")
+        self.weights = [weight / sum(weights) for weight in weights]
+        self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
+
+    def _check_members(self) -> None:
+        names = set(self.id2label.values())
+        for index, member in enumerate(self.members, start=1):
+            if set(member) != set(MEMBER_KEYS):
+                raise ValueError(f"member {index} must have the keys {', '.join(MEMBER_KEYS)}; it has {sorted(member)}")
+            own = set(member["config"]["id2label"].values())
+            if own != names:
+                raise ValueError(
+                    f"member {index} knows the classes {sorted(own)}, the ensemble {sorted(names)}: members must know "
+                    "the same ones, in any order"
+                )
