@@ -42,8 +42,6 @@ class FacialExpressionPipeline(Pipeline):
 
     def __init__(self, *args, detector: FaceDetector | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.image_processor is None:
-            raise ValueError("a model that is given as an object needs its image processor: pass image_processor=")
         self.recognizer = ExpressionRecognizer.from_model(self.model, self.image_processor, detector)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> list | Iterator[list[dict]]:
@@ -130,6 +128,8 @@ def pipeline(
         name = default_model_path() if model is None else model
         loaded = load_model(name, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
         model, passed_on["image_processor"] = loaded.model, kwargs.get("image_processor", loaded.processor)
+    elif kwargs.get("image_processor") is None:
+        raise ValueError("a model that is given as an object needs its image processor: pass image_processor=")
     return transformers.pipeline(TASK, model, **passed_on)
 
 
