@@ -4,20 +4,29 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-
-from fer_hf.metrics import softmax
+from scipy.special import log_softmax, logsumexp
 
 FOLDS = 5
 COVERAGE = 0.9
 _LOG_TEMPERATURE_RANGE = (np.log(0.05), np.log(20.0))
 
 
+def log_probabilities(raw_logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Log-probabilities (N, K) of raw logits (N, K), or of the mean probability of views (N, V, K)."""
+    logs = log_softmax(np.asarray(raw_logits, dtype=np.float64) / temperature, axis=-1)
+    return logs if logs.ndim == 2 else logsumexp(logs, axis=1) - np.log(logs.shape[1])
+
+
+def probabilities_at(raw_logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities (N, K) of raw logits (N, K), or the mean probability of views (N, V, K)."""
+    return np.exp(log_probabilities(raw_logits, temperature))
+
+
 def fit_temperature(raw_logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature in [0.05, 20] whose softmax of logits / temperature has the least cross-entropy.
+    """The temperature in [0.05, 20] with the least cross-entropy.
 
     Args:
-        raw_logits: (N, K), not yet divided by a temperature.
+        raw_logits: (N, K), or (N, V, K) for the mean probability of V views; not yet divided by a temperature.
         targets: class indices (N,) or distributions (N, K).
 
     Source: Guo et al., arXiv 1706.04599. Raises ValueError for no rows or numbers that are not finite.
@@ -25,9 +34,9 @@ def fit_temperature(raw_logits: np.ndarray, targets: np.ndarray) -> float:
     raw_logits, weights = _checked(raw_logits, targets)
 
     def loss(log_temperature: float) -> float:
-        return -float((weights * log_softmax(raw_logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
+        return -float((weights * log_probabilities(raw_logits, np.exp(log_temperature))).sum(axis=1).mean())
 
-    # The loss is convex in 1 / temperature, so it has one minimum along the logarithm as well.
+    # For one view the loss is convex in 1 / temperature, so it has one minimum along the logarithm as well.
     found = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_RANGE, method="bounded", options={"xatol": 1e-5})
     return float(np.exp(found.x))
 
@@ -36,7 +45,7 @@ def cross_fit(
     raw_logits: np.ndarray,
     targets: np.ndarray,
     fit: Callable[[np.ndarray, np.ndarray], float] = fit_temperature,
-    apply: Callable[[np.ndarray, float], np.ndarray] = lambda logits, temperature: softmax(logits / temperature),
+    apply: Callable[[np.ndarray, float], np.ndarray] = probabilities_at,
     *,
     folds: int = FOLDS,
     seed: int = 0,
@@ -44,9 +53,9 @@ def cross_fit(
     """``apply(logits, fitted)`` for every row, with what was fitted on the other folds only: no row judges itself.
 
     Args:
-        raw_logits: (N, K); targets (N,) or (N, K). With fewer rows than folds, every row is a fold.
+        raw_logits: (N, ...), or probabilities; targets (N,) or (N, K). With fewer rows than folds, each is a fold.
         fit: from logits and targets of the other folds to one number.
-        apply: from logits (n, K) of a fold and that number to (n, ...).
+        apply: from logits of a fold (n, ...) and that number to (n, ...).
 
     Raises ValueError for fewer than two rows.
     """
@@ -97,4 +106,4 @@ def _checked(raw_logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, n
         raise ValueError(f"{len(raw_logits)} rows of logits and {len(targets)} targets were given; give one for each")
     if not np.isfinite(raw_logits).all():
         raise ValueError("the logits hold NaN or infinity; the model is broken, and no temperature mends it")
-    return raw_logits, targets if targets.ndim == 2 else np.eye(raw_logits.shape[1])[targets]
+    return raw_logits, targets if targets.ndim == 2 else np.eye(raw_logits.shape[-1])[targets]

@@ -68,7 +68,12 @@ def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object
 def read_used(model_folder: Path) -> dict:
     """Role to what ``describe`` said; empty where the folder records nothing."""
     path = Path(model_folder) / FILE_NAME
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
+
+
+def read_json(path: Path) -> dict:
+    """What a JSON file holds."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,0 +1,200 @@
+"""Figures of evaluations and runs on matplotlib: confusion, reliability, classes, curves, comparisons.
+
+Each function gives a ``matplotlib.figure.Figure``; ``save_figure`` writes it. Colours are Okabe and Ito's, which stay
+apart without colour vision; every bar and cell carries its number.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+INK, MUTED, RULE = "#111827", "#6B7280", "#E5E7EB"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#000000")
+_DPI = 144
+_TITLE_SIZE, _TEXT_SIZE = 11, 9
+
+Figures = Mapping[str, float | None]
+"""``value``, ``low`` and ``high``, as a report holds them."""
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, whole or not at all, and return its path."""
+    path = Path(path)
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
+    os.close(descriptor)
+    try:
+        # Without the metadata the same figure gives the same bytes whatever wrote it.
+        figure.savefig(part, dpi=_DPI, facecolor="white", metadata={"Software": None})
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+    return path
+
+
+def confusion_figure(confusion: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Shares of each true class (rows) by predicted class (columns), in percent, with the number of rows beside it."""
+    confusion = np.asarray(confusion)
+    support = confusion.sum(axis=1)
+    shares = 100 * confusion / np.maximum(support, 1)[:, None]
+    side = 2.2 + 0.62 * len(names)
+    figure, axes = _canvas((side + 0.6, side), title)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(shares.shape):
+        if confusion[row, column]:
+            text = f"{shares[row, column]:.0f}" if shares[row, column] >= 0.5 else "<1"
+            weight = "bold" if row == column else "normal"
+            colour = "white" if shares[row, column] > 60 else INK
+            axes.text(column, row, text, ha="center", va="center", color=colour, size=_TEXT_SIZE, weight=weight)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [f"{name}  ({n:,})" for name, n in zip(names, support, strict=True)])
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.grid(which="major", visible=False)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("predicted, % of the true class")
+    axes.set_ylabel("label (rows)")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """Accuracy against confidence for each named curve, whose mappings hold ``confidence``, ``accuracy`` and ``n``."""
+    figure, axes = _canvas((5.4, 5.0), title)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.text(0.06, 0.085, "as confident as right", rotation=45, color=MUTED, size=8, rotation_mode="anchor")
+    for (name, curve), colour, marker in zip(curves.items(), CYCLE, "os^Dv<>", strict=False):
+        axes.plot(
+            curve["confidence"], curve["accuracy"], color=colour, marker=marker, markersize=5, linewidth=1.5, label=name
+        )
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean confidence of a bin", ylabel="share right", aspect="equal")
+    axes.legend(loc="upper left", frameon=False, fontsize=_TEXT_SIZE)
+    return figure
+
+
+def per_class_figure(classes: Sequence[Mapping], title: str) -> Figure:
+    """Precision, recall and F1 of each class with their intervals, from a report's ``per_class``."""
+    figures = {"precision": BLUE, "recall": ORANGE, "f1": GREEN}
+    figure, axes = _canvas((2.0 + 1.05 * len(classes), 4.0), title)
+    for offset, (name, colour) in enumerate(figures.items()):
+        at = np.arange(len(classes)) + 0.26 * (offset - 1)
+        _bars(axes, at, [one[name] for one in classes], colour, "F1" if name == "f1" else name)
+    axes.set_xticks(range(len(classes)), [f"{one['label']}\n{one['n']:,} rows" for one in classes])
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks(np.arange(6) / 5, [f"{20 * step} %" for step in range(6)])
+    axes.tick_params(axis="x", length=0)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=_TEXT_SIZE)
+    return figure
+
+
+def _bars(axes: Axes, at: np.ndarray, figures: Sequence[Figures], colour: str, label: str) -> None:
+    values = np.array([figure["value"] or 0 for figure in figures])
+    ends = np.array([(figure["low"] or 0, figure["high"] or 0) for figure in figures])
+    reach = np.abs(ends - values[:, None]).T
+    axes.bar(at, values, width=0.24, color=colour, label=label)
+    axes.errorbar(at, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2, alpha=0.7)
+    for x, value, (_, high) in zip(at, values, ends, strict=True):
+        axes.text(x, max(high, value) + 0.015, f"{100 * value:.0f}", ha="center", size=7, color=INK)
+
+
+CURVES = ("loss", "accuracy", "macro_f1", "precision", "recall", "auc")
+
+
+def curves_figure(epochs: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """Each figure of a training log over epochs, training and validation on one axis, and the learning rate.
+
+    Args:
+        epochs: the lines of ``log.jsonl``: ``epoch``, ``lr`` and ``train_*`` and ``validation_*`` of CURVES.
+    """
+    shown = [name for name in CURVES if any(f"validation_{name}" in line for line in epochs)]
+    columns = 2 if len(shown) < 5 else 3
+    rows = -(-(len(shown) + 1) // columns)
+    figure = Figure(figsize=(3.7 * columns, 2.7 * rows + 0.4), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    x = [line["epoch"] for line in epochs]
+    for axes, name in zip(panels, shown, strict=False):
+        for part, colour in (("train", BLUE), ("validation", ORANGE)):
+            if any(f"{part}_{name}" in line for line in epochs):
+                values = [line.get(f"{part}_{name}", np.nan) for line in epochs]
+                axes.plot(x, values, color=colour, linewidth=1.5, label=part, marker="." if len(x) < 3 else None)
+        _style(axes, name.replace("_", " ").replace("f1", "F1").replace("auc", "AUC"))
+    panels[len(shown)].plot(x, [line["lr"] for line in epochs], color=INK, linewidth=1.5)
+    _style(panels[len(shown)], "learning rate")
+    panels[0].legend(frameon=False, fontsize=_TEXT_SIZE)
+    for axes in panels[: len(shown) + 1]:
+        axes.set_xlabel("epoch", size=8)
+    for axes in panels[len(shown) + 1 :]:
+        axes.set_visible(False)
+    return figure
+
+
+def comparison_figure(rows: Mapping[str, Figures], title: str, xlabel: str, zero: bool = False) -> Figure:
+    """Named values with their intervals, one a line from the top; ``zero`` draws the line of no difference."""
+    figure, axes = _canvas((7.0, 1.3 + 0.38 * len(rows)), title)
+    at = np.arange(len(rows))[::-1]
+    values = np.array([row["value"] for row in rows.values()])
+    reach = np.abs(np.array([(row["low"], row["high"]) for row in rows.values()]) - values[:, None]).T
+    if zero:
+        axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.errorbar(values, at, xerr=reach, fmt="o", color=BLUE, ecolor=BLUE, elinewidth=1.6, capsize=3, markersize=5)
+    for y, row in zip(at, rows.values(), strict=True):
+        text = f"{100 * row['value']:+.1f}" if zero else f"{100 * row['value']:.1f}"
+        axes.annotate(text, (row["high"], y), (6, 0), textcoords="offset points", va="center", size=8, color=INK)
+    axes.set_yticks(at, list(rows))
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def strength_figure(
+    curves: Mapping[str, Sequence[Figures]], strengths: Mapping[str, Sequence[str]], title: str
+) -> Figure:
+    """One panel a corruption: accuracy over its strengths, the first of which is the picture as it was."""
+    columns = 3
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.4 * rows + 0.4), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axes, (name, figures) in zip(panels, curves.items(), strict=False):
+        x = np.arange(len(figures))
+        values = np.array([one["value"] for one in figures])
+        axes.fill_between(x, [one["low"] for one in figures], [one["high"] for one in figures], color=BLUE, alpha=0.18)
+        axes.plot(x, values, color=BLUE, marker="o", markersize=4, linewidth=1.5)
+        axes.set_xticks(x, strengths[name], size=8)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        _style(axes, name)
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("accuracy, %", size=8)
+    return figure
+
+
+def _canvas(size_in: tuple[float, float], title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size_in, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, title)
+    return figure, axes
+
+
+def _style(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", size=_TITLE_SIZE, color=INK, weight="bold", pad=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=_TEXT_SIZE)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_size(_TEXT_SIZE)
+    axes.yaxis.label.set_size(_TEXT_SIZE)

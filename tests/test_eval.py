@@ -1,0 +1,271 @@
+"""training/eval.py on a made data set and a tiny model: figures, provenance, refusals, files."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Sequence, Value
+from PIL import Image as PILImage
+from scipy.stats import binomtest
+from sklearn import metrics as sklearn_metrics
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+import fer_hf  # noqa: F401 - makes the Auto classes know our models
+from fer_hf import figures
+from fer_hf.figures import save_figure
+from fer_hf.labels import FER7
+from fer_hf.metrics import softmax
+from training import cost, provenance
+from training import eval as evaluation
+from training.cost import count_mflops, count_parameters
+from training.intervals import bootstrap, resample
+from training.report import first_copies, most_confused
+from training.scoring import load, load_split
+from training.views import NAMED, View, parse_views
+
+ROWS, WITHOUT_MAJORITY = 60, 6
+
+
+def png(pixels: np.ndarray) -> dict:
+    buffer = io.BytesIO()
+    PILImage.fromarray(pixels).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder whose validation split has 60 rows: one picture twice, six rows without a FER+ majority."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (48, 48), dtype=np.uint8) for _ in range(ROWS)]
+    pictures[1] = pictures[0]
+    labels = rng.integers(0, 7, ROWS)
+    labels[1] = labels[0]
+    column_of = np.array([4, 5, 6, 1, 3, 2, 0])  # FER+ columns in the order of FER2013's labels
+    votes = np.zeros((ROWS, 10), dtype=np.int32)
+    votes[np.arange(ROWS), column_of[labels]] = 8
+    votes[:, 7] = 2
+    votes[-WITHOUT_MAJORITY:] = [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]
+    folder = tmp_path_factory.mktemp("data")
+    features = Features(image=Image(), label=Value("int64"), ferplus_votes=Sequence(Value("int32")))
+    columns = {"image": [png(p) for p in pictures], "label": labels.tolist(), "ferplus_votes": votes.tolist()}
+    Dataset.from_dict(columns, features=features).to_parquet(folder / "validation.parquet")
+    shutil.copy(folder / "validation.parquet", folder / "test.parquet")
+    return folder
+
+
+def run(model, data, output, *more, draw=lambda figure, path: None) -> dict:
+    """The report of one command line, untimed; pictures are drawn only where asked for."""
+    arguments = ["--model", model, "--data", data, "--output", output, "--resamples", "200", *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "save_figure", draw)
+        patch.setattr(cost, "measure_ms_per_face", lambda model: 1.0)
+        evaluation.main([str(argument) for argument in arguments])
+    path = output if output.suffix else output / "report.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_model_path, data, tmp_path_factory):
+    """The report on FER2013 labels with flip averaging, its folder, and the saved predictions."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    report = run(
+        tiny_model_path, data, folder / "report.json", "--tta", "--predictions", folder / "rows.npz", draw=save_figure
+    )
+    return report, folder, dict(np.load(folder / "rows.npz"))
+
+
+def test_figures_equal_scikit_learn_on_the_saved_rows(evaluated):
+    report, _, rows = evaluated
+    for metrics, key in ((report["metrics"], "probabilities"), (report["metrics_tta"], "probabilities_tta")):
+        targets, predictions = rows["targets"], rows[key].argmax(1)
+        probabilities = softmax(np.log(rows[key].astype(float)))  # sums to 1 in float64
+        expected = {"accuracy": sklearn_metrics.accuracy_score(targets, predictions)}
+        for how in ("macro", "weighted"):
+            names = (f"{how}_precision", f"{how}_recall", f"{how}_f1")
+            values = sklearn_metrics.precision_recall_fscore_support(targets, predictions, average=how, zero_division=0)
+            expected |= dict(zip(names, values[:3], strict=True))
+        expected["auc"] = sklearn_metrics.roc_auc_score(targets, probabilities, multi_class="ovr")
+        expected["loss"] = sklearn_metrics.log_loss(targets, probabilities, labels=range(7))
+        for name, value in expected.items():
+            assert metrics[name]["value"] == pytest.approx(value, abs=1e-4), name
+            assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"], name
+
+
+def test_predictions_are_those_of_the_plain_model_and_of_the_mean_over_views(evaluated, tiny_model_path, data):
+    _, _, rows = evaluated
+    model = AutoModelForImageClassification.from_pretrained(tiny_model_path).eval()
+    processor = AutoImageProcessor.from_pretrained(tiny_model_path)
+    images = [row["image"] for row in load_split(str(data), "validation", None, 7)]
+    with torch.no_grad():
+        pixels = processor(images)["pixel_values"]
+        plain, mirrored = (model(view).logits.softmax(1).numpy() for view in (pixels, pixels.flip(-1)))
+    assert rows["probabilities"] == pytest.approx(plain, abs=1e-5)
+    assert rows["probabilities_tta"] == pytest.approx((plain + mirrored) / 2, abs=1e-5)
+    assert rows["row_ids"][:2].tolist() == ["validation/000000", "validation/000001"]
+
+
+def test_the_head_says_what_was_scored_and_hides_where(evaluated, data, tiny_model_path):
+    report, folder, _ = evaluated
+    assert (report["n"], report["n_distinct"], report["rows_left_out"]) == (ROWS, ROWS - 1, 0)
+    assert report["command"] == (
+        f"python training/eval.py --model model_cards/{tiny_model_path.name} --data DATA --split validation "
+        "--labels fer2013 --tta flip --resamples 200 --output report.json"
+    )
+    assert report["seen"] == {"train": None, "selection": None, "temperature": None}
+    text = (folder / "report.json").read_text()
+    assert str(data) not in text
+    assert str(tiny_model_path.parent) not in text
+
+
+def test_confusion_and_classes_agree_with_the_accuracy(evaluated):
+    report, _, _ = evaluated
+    confusion = np.array(report["confusion"])
+    assert confusion.sum() == ROWS
+    assert np.trace(confusion) / ROWS == pytest.approx(report["metrics"]["accuracy"]["value"], abs=1e-6)
+    assert [one["label"] for one in report["per_class"]] == list(FER7)
+    assert [one["n"] for one in report["per_class"]] == confusion.sum(axis=1).tolist()
+    worst = report["most_confused"][0]
+    true, predicted = FER7.index(worst["true"]), FER7.index(worst["predicted"])
+    assert worst["n"] == confusion[true, predicted] == (confusion - np.diag(np.diag(confusion))).max()
+    assert report["metrics"]["accuracy_distinct"]["value"] != report["metrics"]["accuracy"]["value"]
+
+
+def test_majority_labels_leave_out_rows_and_compare_with_the_raters(tiny_model_path, data, tmp_path):
+    drawn = []
+    more = ("--labels", "ferplus-majority")
+    report = run(
+        tiny_model_path, data, tmp_path / "report_ferplus.json", *more, draw=lambda _, path: drawn.append(path.name)
+    )
+    assert (report["n"], report["rows_left_out"]) == (ROWS - WITHOUT_MAJORITY, WITHOUT_MAJORITY)
+    assert 0 < report["metrics"]["js_divergence"]["value"] < 1
+    assert report["metrics_tta"] is None
+    assert drawn == ["confusion_ferplus.png", "reliability_ferplus.png", "per_class_ferplus.png"]
+
+
+def test_the_same_command_gives_the_same_report(evaluated, tiny_model_path, data, tmp_path):
+    again = run(tiny_model_path, data, tmp_path, "--tta")
+    assert again | {"seconds": None} == evaluated[0] | {"seconds": None}
+
+
+def test_several_models_share_one_command(tiny_model_path, data, tmp_path):
+    other = shutil.copytree(tiny_model_path, tmp_path / "other")
+    models = ("--model", tiny_model_path, other)
+    run(tiny_model_path, data, tmp_path / "out", *models, "--predictions", tmp_path / "rows")
+    for name in (tiny_model_path.name, "other"):
+        assert json.loads((tmp_path / "out" / name / "report.json").read_text())["model"] == name
+        assert (tmp_path / "rows" / f"{name}.npz").is_file()
+
+
+def test_fitting_stores_what_the_reloaded_model_answers_with(tiny_model_path, data, tmp_path):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+    before = json.loads((folder / "config.json").read_text())
+    report = run(folder, data, tmp_path / "report.json", "--fit-temperature")
+    stored = json.loads((folder / "config.json").read_text())
+    changed = {key for key in stored if stored[key] != before[key]}
+    assert changed == {"temperature", "conformal_threshold", "conformal_coverage"}
+    calibration = report["calibration"]["single"]
+    assert stored["temperature"] == calibration["temperature_stored"] == calibration["temperature_fitted"]
+    assert calibration["ece"]["stored"] == calibration["ece"]["fitted"]
+    assert stored["conformal_threshold"] == report["conformal"]["threshold"]
+    assert provenance.read_used(folder)["temperature"]["n"] == ROWS
+    assert report["seen"]["temperature"] == 1
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    output = model(torch.zeros(1, 1, 48, 48))
+    assert torch.allclose(output.logits * stored["temperature"], output.raw_logits)
+
+
+def test_a_split_the_model_has_seen_is_no_test(tiny_model_path, data, tmp_path):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+    run(folder, data, tmp_path / "report.json", "--fit-temperature")
+    with pytest.raises(
+        ValueError, match=r"100% of this split's pictures served model for temperature, so it is no test"
+    ):
+        run(folder, data, tmp_path / "report.json", "--split", "test")
+    with pytest.raises(ValueError, match="fit it on validation"):
+        run(tiny_model_path, data, tmp_path / "report.json", "--split", "test", "--fit-temperature")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--split", "train"], "has no split 'train'; it has"),
+        (["--tta", "spin"], "'spin' is no view"),
+        (["--model", "a", "b", "--output", "one.json"], "2 models need a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(tiny_model_path, data, tmp_path, more, message):
+    with pytest.raises(ValueError, match=message):
+        run(tiny_model_path, data, tmp_path / "report.json", *more)
+
+
+def test_figures_are_written_beside_the_report_at_a_readable_size(evaluated):
+    _, folder, _ = evaluated
+    for name in ("confusion", "reliability", "per_class"):
+        with PILImage.open(folder / f"{name}.png") as picture:
+            assert min(picture.size) > 400
+            assert "Software" not in picture.info
+
+
+def test_confusion_figure_writes_shares_of_the_true_class():
+    figure = figures.confusion_figure(np.array([[3, 1], [0, 250]]), ("sad", "happy"), "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75", "25", "100"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["sad  (4)", "happy  (250)"]
+
+
+def test_curves_figure_shows_what_the_log_has():
+    log = [{"epoch": e, "lr": 0.1, "train_loss": 2 / e, "validation_loss": 3 / e} for e in (1, 2, 3)]
+    figure = figures.curves_figure(log, "run")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == ["loss", "learning rate"]
+    assert shown[0].lines[1].get_ydata().tolist() == [3.0, 1.5, 1.0]
+
+
+def test_intervals_of_a_share_match_the_exact_ones():
+    right = (np.arange(200) < 150).astype(float)
+    figure = bootstrap(lambda weights: {"share": weights @ right / 200}, 200)["share"]
+    exact = binomtest(150, 200).proportion_ci(method="wilson")
+    assert figure["value"] == 0.75
+    assert (figure["low"], figure["high"]) == pytest.approx((exact.low, exact.high), abs=0.01)
+
+
+def test_resamples_hold_as_many_rows_as_there_are_and_follow_the_seed():
+    draws = np.concatenate(list(resample(7, 30, seed=1)))
+    assert draws.shape == (30, 7)
+    assert (draws.sum(axis=1) == 7).all()
+    assert np.array_equal(draws, np.concatenate(list(resample(7, 30, seed=1))))
+    assert not np.array_equal(draws, np.concatenate(list(resample(7, 30, seed=2))))
+
+
+def test_most_confused_names_pairs_by_their_rows():
+    pairs = most_confused(np.array([[5, 3, 0], [1, 9, 0], [0, 0, 4]]), ("a", "b", "c"))
+    assert pairs == [
+        {"true": "a", "predicted": "b", "n": 3, "share": 0.375},
+        {"true": "b", "predicted": "a", "n": 1, "share": 0.1},
+    ]
+
+
+def test_copies_count_once():
+    assert first_copies(("x", "y", "x", "z", "y")).tolist() == [True, True, False, True, False]
+
+
+def test_views_look_where_they_say():
+    picture = torch.arange(16.0).view(1, 1, 4, 4)
+    assert torch.equal(View(flip=True)(picture), picture.flip(-1))
+    assert torch.allclose(View(rotate=180)(picture), picture.flip(-1, -2), atol=1e-4)
+    assert torch.allclose(View(x=0.25)(picture)[..., :3], picture[..., 1:], atol=1e-4)
+    assert torch.allclose(View(scale=0.5)(picture)[0, 0, 1:3, 1:3].mean(), picture.mean(), atol=1e-4)
+    assert parse_views("id,flip") == NAMED["flip"]
+    assert (len(parse_views("five")), len(set(parse_views("ten")))) == (5, 10)
+
+
+def test_cost_counts_weights_once_and_a_multiply_and_an_add_as_two(tiny_model_path):
+    model = load(str(tiny_model_path), "cpu").model
+    buffers = sum(buffer.numel() for buffer in model.buffers())
+    assert count_parameters(model) == sum(value.numel() for value in model.state_dict().values()) - buffers
+    cells = {48: 48 * 48, 24: 24 * 24}
+    convolutions = 9 * (1 * 8 + 8 * 8 + 8 * 8) * cells[48] + (9 * (8 * 16 + 16 * 16) + 8 * 16) * cells[24]
+    dense = 2 * 4 * (8 + 16) + 16 * 7  # two gates of four squeezed channels, and the classifier
+    assert count_mflops(model) == pytest.approx(2 * (convolutions + dense) / 1e6)

@@ -1,0 +1,62 @@
+"""What a model costs: parameters, operations, file size and time for one face."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_WARM_UP, _TIMED = 5, 30
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def count_mflops(model: nn.Module) -> float:
+    """Millions of floating-point operations for one face; a multiply and an add are two."""
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(_one_face(model))
+    return counter.get_total_flops() / 1e6
+
+
+@torch.inference_mode()
+def measure_ms_per_face(model: nn.Module) -> float:
+    """Median milliseconds of one forward pass of one face, batch of 1, on the model's device and torch's threads."""
+    pixels, elapsed = _one_face(model), []
+    model.eval()
+    for _ in range(_WARM_UP + _TIMED):
+        _synchronize(pixels.device)
+        start = time.perf_counter()
+        model(pixels)
+        _synchronize(pixels.device)
+        elapsed.append(1000 * (time.perf_counter() - start))
+    return sorted(elapsed[_WARM_UP:])[_TIMED // 2]
+
+
+def measure_cost(model: nn.Module, folder: Path) -> dict:
+    """Parameters, MFLOPs, megabytes (10⁶ bytes) of weights and milliseconds a face, with what they were measured on."""
+    device = next(model.parameters()).device
+    return {
+        "parameters": count_parameters(model),
+        "mflops": round(count_mflops(model), 2),
+        "file_mb": round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6, 3),
+        "ms_per_face": round(measure_ms_per_face(model), 2),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _one_face(model: nn.Module) -> torch.Tensor:
+    side, channels = model.config.image_size, model.config.num_channels
+    return torch.zeros(1, channels, side, side, device=next(model.parameters()).device)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,64 @@
+"""A saved model on a split: loading both and running one over the other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from fer_hf.data.loaders import ArraySplit
+from fer_hf.data.sources import load_source
+from fer_hf.models.image_processing_fer import FerImageProcessor
+from fer_hf.models.modeling_fer import FerPreTrainedModel
+from training.report import Scored
+from training.views import View, parse_views, predict_views
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be scored, and the folder its files lie in."""
+
+    name: str
+    model: FerPreTrainedModel
+    processor: FerImageProcessor
+    folder: Path
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.model.config.id2label[index] for index in range(len(self.model.config.id2label)))
+
+
+def load(name_or_path: str, device: str) -> Loaded:
+    """A model and its processor from a folder or the Hub. Raises ValueError where it is no model of this package."""
+    from huggingface_hub import snapshot_download
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(snapshot_download(name_or_path))
+    model = AutoModelForImageClassification.from_pretrained(folder).to(device).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    if not hasattr(model.config, "temperature") or not hasattr(processor, "to_uint8"):
+        raise ValueError(f"{name_or_path} is a {model.config.model_type} model; eval.py scores models of fer_hf")
+    name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
+    return Loaded(name, model, processor, folder)
+
+
+def load_split(data: str, split: str, votes: str | None, classes: int) -> datasets.Dataset:
+    """One split of a data set, as ``fer_hf.data.sources`` reads it.
+
+    Raises ValueError that names the splits there are.
+    """
+    splits = load_source(data, votes=votes, classes=classes)
+    if split not in splits:
+        raise ValueError(f"{data} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]
+
+
+def score(loaded: Loaded, split: ArraySplit, tta: str | None, batch_size: int) -> Scored:
+    """The model's raw logits for the plain pictures and the views of ``tta``; equal views are computed once."""
+    wanted = parse_views(tta) if tta else ()
+    views = tuple(dict.fromkeys((View(), *wanted)))
+    logits = predict_views(
+        loaded.model, split.images, loaded.processor.normalize_uint8, views, batch_size=batch_size
+    ).numpy()
+    averaged = np.array([views.index(view) for view in wanted]) if tta else None
+    return Scored(split, loaded.class_names, logits, averaged, loaded.model.config.temperature)
