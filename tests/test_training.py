@@ -125,9 +125,9 @@ def killed_and_resumed(recipe: Path, data: Path, output: Path, delays_s: list[fl
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_weights(tiny_data_path, tmp_path):
-    recipe = write(tmp_path, epochs=12)
+    recipe = write(tmp_path, epochs=6)
     killed_and_resumed(recipe, tiny_data_path, tmp_path / "whole", [])
-    killed = killed_and_resumed(recipe, tiny_data_path, tmp_path / "killed", [0.05, 0.2, 0.4])
+    killed = killed_and_resumed(recipe, tiny_data_path, tmp_path / "killed", [0.02, 0.1, 0.2])
     assert killed == 3
     assert same(last_weights(tmp_path / "killed"), last_weights(tmp_path / "whole"))
 

@@ -57,7 +57,7 @@ class WeightAverages:
 
 @torch.no_grad()
 def recompute_batch_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace running statistics by the mean over ``batches`` of pixel values; averaged weights have none of their own."""
+    """Replace running statistics by the mean over ``batches`` of pixel values, since averaged weights have none."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -30,7 +30,8 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.count
 
-    def set_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose the epoch. Not named ``set_epoch``: accelerate calls that with a count of its own, 0 after a resume."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

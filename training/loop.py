@@ -215,7 +215,7 @@ class Run:
 
     def _train_epoch(self) -> dict[str, float]:
         progress, loader = self.progress, self.loader
-        self.sampler.set_epoch(progress.epoch)
+        self.sampler.begin_epoch(progress.epoch)
         if progress.batch:
             loader = self.accelerator.skip_first_batches(loader, progress.batch)
         set_training_mode(self._bare_model())
@@ -317,7 +317,7 @@ class Run:
     def _finish_swa(self) -> None:
         """Judge the averaged weights, with batch norms of their own, and keep them if they are the best."""
         model = self.averages.swa.module
-        self.sampler.set_epoch(self.recipe.epochs)
+        self.sampler.begin_epoch(self.recipe.epochs)
         recompute_batch_norms(model, (self.normalize(self.train_data.fetch(batch)[0]) for batch in self.loader))
         score = self._score(self._judge(model))
         self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {abs(score):.4f}")

@@ -1,0 +1,101 @@
+"""Two CPU processes under accelerate: the same samples, the same evaluation, weighted sampling still right."""
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_recipe import write
+
+
+def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Path, output: Path) -> None:
+    """One process: draws an epoch of rows plain and weighted, scores a saved model, trains; leaves what it saw."""
+    os.environ.update(
+        ACCELERATE_USE_CPU="true", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_WORLD_SIZE=str(world),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration
+
+    from fer_hf.hub import load_model
+    from training import train
+    from training.config import load_recipe
+    from training.engine import EpochSampler, predict_logits, split_loader
+
+    loaded = load_model(str(model))
+    rows, validation, _ = train.load_data(load_recipe(recipe), loaded.processor, str(data), None)
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(split_batches=True))
+    weights = torch.where(rows.labels == 0, 10.0, 0.1)
+    seen = {}
+    for name, sampler in {
+        "plain": EpochSampler(len(rows), 0),
+        "weighted": EpochSampler(len(rows), 0, weights),
+    }.items():
+        loader = accelerator.prepare_data_loader(split_loader(rows, 16, sampler))
+        seen[name] = [batch.tolist() for batch in loader]
+    odd = validation.select(range(67))  # does not divide by the batch size or by two
+    seen["logits"] = predict_logits(accelerator, loaded.model, odd, loaded.processor.normalize_uint8, 16)
+    arguments = ["--recipe", str(recipe), "--data", str(data), "--output", str(output), "--tracker", "none"]
+    seen["best"] = train.main(arguments).best_score
+    torch.save(seen, output / f"seen_{rank}.pt")
+
+
+def spread(world: int, *paths: Path) -> list[dict]:
+    """What every process of ``world`` saw."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_training"])
+    paths[-1].mkdir()
+    children = [context.Process(target=_work, args=(rank, world, port, *paths)) for rank in range(world)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(240)
+    assert [child.exitcode for child in children] == [0] * world
+    return [torch.load(paths[-1] / f"seen_{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tiny_data_path, tiny_model_path, tmp_path_factory) -> tuple[dict, list[dict], Path]:
+    folder = tmp_path_factory.mktemp("processes")
+    recipe = write(folder, epochs=2)
+    (one,) = spread(1, recipe, tiny_data_path, tiny_model_path, folder / "one")
+    return one, spread(2, recipe, tiny_data_path, tiny_model_path, folder / "two"), folder
+
+
+def test_two_processes_see_the_samples_that_one_sees(one_and_two):
+    one, two, _ = one_and_two
+    for name in ("plain", "weighted"):
+        together = [sorted(a + b) for a, b in zip(two[0][name], two[1][name], strict=True)]
+        assert together == [sorted(batch) for batch in one[name]]
+    drawn = [row for batch in one["plain"] for row in batch]
+    assert len(set(drawn)) == len(drawn) == 128  # 139 rows, the short last batch dropped
+
+
+def test_weighted_sampling_draws_the_wanted_class_in_each_process(one_and_two):
+    _, two, _ = one_and_two
+    for seen in two:
+        drawn = [row for batch in seen["weighted"] for row in batch]
+        assert len(drawn) == 64
+        share = sum(row % 7 == 0 or row in (7 * k - 1 for k in range(1, 21)) for row in drawn) / len(drawn)
+        assert share > 0.7  # expected 0.94; unweighted 0.14 to 0.28
+
+
+def test_evaluation_is_the_same_and_counts_unequal_batches_once(one_and_two):
+    one, two, _ = one_and_two
+    assert one["logits"].shape == (67, 7)
+    for seen in two:
+        torch.testing.assert_close(seen["logits"], one["logits"], atol=1e-6, rtol=0)
+
+
+def test_both_processes_agree_and_one_writes(one_and_two):
+    _, two, folder = one_and_two
+    assert two[0]["best"] == two[1]["best"]
+    assert (folder / "two" / "best" / "model.safetensors").is_file()
+    assert len((folder / "two" / "log.jsonl").read_text().splitlines()) == 2
