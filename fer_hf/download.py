@@ -46,6 +46,9 @@ def download_model(repo_id: str, revision: str | None, *, with_code: bool = Fals
             ) from error
         except _FAULTS as error:
             response = _response(error)
+            if response is None and (cached := _cached(repo_id, revision, patterns)):
+                folder = cached
+                break
             wait_s = _wait_s(response)
             if attempt == 2 or wait_s is None or wait_s > MAX_WAIT_S:
                 raise ModelError(source, _cause(error, response, wait_s)) from error
@@ -53,6 +56,14 @@ def download_model(repo_id: str, revision: str | None, *, with_code: bool = Fals
     for file in folder.glob("*.safetensors"):
         _check_hash(file, source)
     return folder, folder.name
+
+
+def _cached(repo_id: str, revision: str | None, patterns: list[str]) -> Path | None:
+    """The complete copy in the cache, which huggingface_hub itself overlooks where a connection breaks off midway."""
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        return None
 
 
 def _response(error: BaseException | None):
@@ -89,7 +100,7 @@ def _cause(error: Exception, response, wait_s: int | None) -> str:
         return f"the Hub gets too many requests from here (429); try again {pause}"
     if status is not None:
         return f"the Hub answers with an error ({status}); try again later"
-    if isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.HTTPError | errors.LocalEntryNotFoundError):
         return "the Hub cannot be reached and the cache holds no complete copy; check the connection and try again"
     return "the download broke off before a file was complete; try again"
 

@@ -94,7 +94,10 @@ def _load(
     trust_remote_code: bool,
     source: str,
 ) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
-    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    # Sizes that do not fit are reported below, in one sentence.
+    options = {
+        "dtype": dtype, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True
+    }  # fmt: skip
     if config.get("model_type") in MODEL_TYPES:  # without the Auto classes, which take seconds to import
         kind = config["model_type"]
         loaded = config_class(kind).from_pretrained(folder)
@@ -105,6 +108,8 @@ def _load(
         model, info = AutoModelForImageClassification.from_pretrained(
             folder, trust_remote_code=trust_remote_code, **options
         )
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        raise ModelError(source, f"its weight {name} is {tuple(stored)}, but its config asks for {tuple(wanted)}")
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(source, f"its weights lack {missing[0]} ({len(missing)} in all); save the whole model")
