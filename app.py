@@ -13,8 +13,7 @@ if __name__ == "__main__":
         # Set before Gradio is imported: every temporary file lands in a folder that is swept and removed at the end.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(scratch.path)
         from fer_hf.demo.page import build_page, launch_options
+        from fer_hf.demo.shelf import open_shelf
         from fer_hf.hub import configured_model
-        from fer_hf.recognition import ExpressionRecognizer
 
-        model = configured_model()
-        build_page(ExpressionRecognizer.from_pretrained(model), model).launch(**launch_options())
+        build_page(open_shelf(configured_model())).launch(**launch_options())

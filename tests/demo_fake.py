@@ -1,9 +1,15 @@
 """A recognizer that finds faces by the photo's width and scores them by its colour: fast, and different per photo."""
 
+import time
+
 import numpy as np
 from PIL import Image
 
+from fer_hf.demo.desk import Desk
+from fer_hf.demo.shelf import Shelf
+from fer_hf.detection import Detection
 from fer_hf.faces import AlignedFace, Face, Prediction, align_face
+from fer_hf.hub import ModelError
 from fer_hf.image_io import read_image
 from fer_hf.labels import FER7
 from fer_hf.recognition import Recognition
@@ -18,23 +24,31 @@ class FakeRecognizer:
     labels = FER7
     attention_names = ("grad_cam", "stage1.block1.se", "stage2.block1.cbam.spatial")
 
-    def __init__(self) -> None:
+    def __init__(self, mirrored: bool = False) -> None:
+        self.mirrored, self.delay_s = mirrored, 0.0
         self.attended: list[str | None] = []
 
+    def find_faces(self, image: Image.Image) -> Detection:
+        faces = make_faces(image.size)
+        return Detection(tuple(faces), 7 if len(faces) == 100 else 0)
+
     def recognize(self, source: bytes | Image.Image) -> Recognition:
+        time.sleep(self.delay_s)
         photo = read_image(source)
-        faces = make_faces(photo.image.size)
+        detection = self.find_faces(photo.image)
+        faces = detection.faces
         aligned = [align_face(photo.image, face, template=None, size_px=CROP_PX) for face in faces]
         scores = self.classify([one.crop for one in aligned])
         predictions = tuple(
             Prediction(dict(zip(FER7, row.tolist(), strict=True)), face, one)
             for row, face, one in zip(scores, faces, aligned, strict=True)
         )
-        return Recognition(photo.image, predictions, 7 if len(faces) == 100 else 0, photo.notes)
+        return Recognition(photo.image, predictions, detection.skipped, photo.notes)
 
     def classify(self, crops: list[Image.Image], tta: bool = False) -> np.ndarray:
         """(N, 7) probabilities: the mean colour of a crop decides, so that no two test photos share an answer."""
         means = np.array([np.asarray(crop).reshape(-1, 3).mean(axis=0) for crop in crops]).reshape(-1, 3)
+        means = means[:, ::-1] if self.mirrored else means
         logits = np.concatenate([means / 40, means[:, ::-1] / 60, means[:, :1] * 0], axis=1)
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exp / exp.sum(axis=1, keepdims=True)
@@ -65,3 +79,15 @@ def face_at(x: float, y: float, side: float) -> Face:
     marks = ((-0.2, -0.1), (0.2, -0.1), (0.0, 0.1), (-0.15, 0.25), (0.15, 0.25))
     half = side / 2
     return Face((x - half, y - half, x + half, y + half), 0.98, tuple((x + a * side, y + b * side) for a, b in marks))
+
+
+def fake_shelf(recognizer: FakeRecognizer | None = None) -> Shelf:
+    """A shelf of two fake models, of which the second sees the colours the other way round."""
+    first = Desk(recognizer or FakeRecognizer(), "fake-one")
+
+    def load(name: str) -> Desk:
+        if name.startswith("missing/"):
+            raise ModelError(name, "the Hub has no such model")
+        return Desk(FakeRecognizer(mirrored=True), name)
+
+    return Shelf(first, ("fake-one", "fake-two"), load)

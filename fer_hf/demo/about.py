@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from fer_hf.recognition import ExpressionRecognizer
+from fer_hf.demo.shelf import Shelf
 
 TEXT = """
 ## What the answer means
@@ -32,6 +32,6 @@ public domain. HEIC pictures are read with libheif and x265, whose licences are 
 """
 
 
-def build_about_tab(recognizer: ExpressionRecognizer) -> gr.Markdown:
+def build_about_tab(shelf: Shelf) -> gr.Markdown:
     """The tab's text, with what is loaded."""
     return gr.Markdown(TEXT, elem_classes="fer-prose")

@@ -23,10 +23,22 @@ class Desk:
     """One recognizer for all visitors. Its methods raise ImageError, or Refused, with one sentence."""
 
     def __init__(self, recognizer: ExpressionRecognizer, model: str) -> None:
+        self.recognizer = recognizer
+        self.folder = Path(model) if Path(model).is_dir() else None
         # A folder's place on the server's disk is nobody's business; a Hub id is shown as it is.
-        self.recognizer, self.model_name = recognizer, Path(model).name if Path(model).is_dir() else model
+        self.model_name = model if self.folder is None else self.folder.name
         self._recognize = on_gpu(recognizer.recognize)
         self._attend = on_gpu(recognizer.attend)
+
+    def count_parameters(self) -> int | None:
+        """How many parameters the network has; None where it cannot be asked, as with a graph for another runtime."""
+        network = getattr(getattr(self.recognizer, "classifier", None), "network", None)
+        return None if network is None else sum(weights.numel() for weights in network.parameters())
+
+    def kind(self) -> str:
+        """What a visitor reads for the model's architecture."""
+        network = getattr(getattr(self.recognizer, "classifier", None), "network", None)
+        return "unknown" if network is None else str(network.config.model_type)
 
     def recognize(self, upload: Upload) -> Recognition:
         """The faces of an uploaded photo with their expressions."""
@@ -34,15 +46,16 @@ class Desk:
 
     def record(self, upload: Upload) -> dict:
         """An uploaded photo's result as plain data."""
-        return self._record(upload.name, self.recognize(upload))
+        return self.record_of(upload.name, self.recognize(upload))
 
-    def _record(self, name: str, found: Recognition) -> dict:
+    def record_of(self, name: str, found: Recognition) -> dict:
+        """A recognised photo as plain data."""
         return photo_record(name, found, self.model_name)
 
     def show(self, upload: Upload) -> str:
         """An uploaded photo's result as HTML, with attention for its largest faces."""
         found = self.recognize(upload)
-        record = self._record(upload.name, found)
+        record = self.record_of(upload.name, found)
         count = len(found.predictions)
         view = ResultView(
             photo=found.photo,

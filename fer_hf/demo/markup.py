@@ -56,7 +56,8 @@ def result_html(view: ResultView) -> str:
     layout = _layout(view.photo.size, len(view.predictions))
     classes = list(view.predictions[0].scores) if view.predictions else []
     return (
-        f'<section class="fer-result {layout}" data-record="{record}" data-csv="{escape(view.csv, quote=True)}">'
+        f'<section class="fer-result {layout}" data-model="{escape(view.record["model"], quote=True)}" '
+        f'data-record="{record}" data-csv="{escape(view.csv, quote=True)}">'
         f'<p class="fer-summary">{escape(view.summary)}</p>{notes}'
         f'<div class="fer-split">{_stage(view)}<div class="fer-faces" role="group" aria-label="Faces">{rows}</div>'
         f"{_tools(view.predictions, classes)}</div></section>"

@@ -4,12 +4,16 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from fer_hf.demo.about import build_about_tab
-from fer_hf.demo.desk import Desk
+from fer_hf.demo.api import build_api
+from fer_hf.demo.batch import build_batch_tab
+from fer_hf.demo.compare import build_compare_tab
+from fer_hf.demo.jobs import Jobs
 from fer_hf.demo.limits import REQUEST_BYTES, BodyLimit, Line
+from fer_hf.demo.model import build_model_tab
 from fer_hf.demo.photo import build_photo_tab
+from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.theme import TITLE, build_theme, read_css, read_head
 from fer_hf.demo.uploads import keep_uploads_apart
-from fer_hf.recognition import ExpressionRecognizer
 
 HEADER = (
     '<header class="fer-header"><h1>What does this face seem to express?</h1><p>Give a photo and see each face, the '
@@ -17,15 +21,22 @@ HEADER = (
 )
 
 
-def build_page(recognizer: ExpressionRecognizer, model: str, line: Line | None = None) -> gr.Blocks:
-    """The whole demo around one recognizer, not yet launched."""
-    desk, line = Desk(recognizer, model), line or Line()
+def build_page(shelf: Shelf, line: Line | None = None) -> gr.Blocks:
+    """The whole demo around a shelf of models, not yet launched."""
+    line, jobs = line or Line(), Jobs()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as page:
         gr.HTML(HEADER)
         with gr.Tab("Photo", id="photo"):
-            build_photo_tab(desk, line)
+            build_photo_tab(shelf, line)
+        with gr.Tab("Batch", id="batch"):
+            build_batch_tab(shelf, jobs)
+        with gr.Tab("Compare", id="compare"):
+            build_compare_tab(shelf, line)
+        with gr.Tab("Model", id="model"):
+            build_model_tab(shelf, line)
         with gr.Tab("About", id="about"):
-            build_about_tab(recognizer)
+            build_about_tab(shelf)
+        build_api(shelf, line, Line(running=1, waiting=8, seconds=120))
     page.queue(max_size=200, default_concurrency_limit=None)
     return page
 

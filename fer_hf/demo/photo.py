@@ -1,14 +1,15 @@
 """The Photo tab: choose, drop, paste or take a picture; its faces with their perceived expressions come back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
-from fer_hf.demo.desk import Desk
-from fer_hf.demo.limits import MEGABYTE, Line, Refused
-from fer_hf.demo.uploads import Upload, safe_name
-from fer_hf.image_io import DEFAULT_LIMITS, ImageError
+from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.limits import MEGABYTE, Line
+from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.uploads import Upload
+from fer_hf.image_io import DEFAULT_LIMITS
 
 EXAMPLES = Path(__file__).parent / "examples"
 NOTICE = (
@@ -20,17 +21,18 @@ NOTICE = (
 _ACCEPT = "image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif"
 
 
-def build_photo_tab(desk: Desk, line: Line) -> gr.HTML:
+def build_photo_tab(shelf: Shelf, line: Line) -> gr.HTML:
     """The tab's one component; the examples are analysed here, once, by the model that will serve."""
 
     async def analyse(form) -> dict:
-        return await _answer(line, lambda upload: {"html": desk.show(upload)}, _first_file(form))
+        model = str(form.data.get("model", ""))
+        return await answer(line, lambda: {"html": shelf.desk(model).show(first_file(form))})
 
     async def attend(form) -> dict:
-        target = str(form.data.get("target", ""))
-        return await _answer(line, lambda crop: {"maps": desk.attend(crop, target)}, _first_file(form))
+        model, target = str(form.data.get("model", "")), str(form.data.get("target", ""))
+        return await answer(line, lambda: {"maps": shelf.desk(model).attend(first_file(form), target)})
 
-    examples = [desk.show(Upload(path.name, path.read_bytes())) for path in example_paths()]
+    examples = [shelf.first.show(Upload(path.name, path.read_bytes())) for path in example_paths()]
     return gr.HTML(
         _page_html(examples),
         js_on_load="fer.photoTab(element, server)",
@@ -43,23 +45,6 @@ def build_photo_tab(desk: Desk, line: Line) -> gr.HTML:
 def example_paths() -> list[Path]:
     """The portraits whose results a cold page shows; both are works of the US government and in the public domain."""
     return [EXAMPLES / "astronaut.jpg", EXAMPLES / "hopper.jpg"]
-
-
-def _first_file(form) -> Upload:
-    """The file of a multipart call from the page. Raises Refused where there is none."""
-    files = getattr(form, "files", None)
-    if not files:
-        raise Refused("No picture came with the request; please choose one.")
-    name, data = files[0]
-    return Upload(safe_name(name), data)
-
-
-async def _answer(line: Line, work: Callable[[Upload], dict], upload: Upload) -> dict:
-    """The result of the work, or its one sentence of refusal for the page to show."""
-    try:
-        return await line.run(work, upload)
-    except (ImageError, Refused) as error:
-        return {"error": str(error)}
 
 
 def _page_html(examples: Sequence[str]) -> str:

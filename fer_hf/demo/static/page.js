@@ -29,7 +29,11 @@ window.fer = (() => {
     const known = JSON.parse(row.dataset.maps);
     if (known[target] && known[target].length) return known[target];
     const crop = await (await fetch(row.querySelector(".fer-crop img").src)).blob();
-    const answer = await call(server.attend, { file: new File([crop], "crop.png"), target });
+    const answer = await call(server.attend, {
+      file: new File([crop], "crop.png"),
+      target,
+      model: row.closest(".fer-result").dataset.model,
+    });
     if (answer.error) throw new Error(answer.error);
     row.dataset.maps = JSON.stringify({ ...JSON.parse(row.dataset.maps), [target]: answer.maps });
     return answer.maps;
@@ -161,6 +165,16 @@ window.fer = (() => {
     }
   }
 
+  // The model that the Model tab chose for this page; empty for the server's own.
+  const chosenModel = () => document.documentElement.dataset.ferModel || "";
+
+  function tooLarge(root, file) {
+    const maxBytes = Number(root.dataset.maxBytes);
+    if (file.size <= maxBytes) return false;
+    say(root, `This file is ${Math.ceil(file.size / 1e6)} MB; at most ${maxBytes / 1e6} MB are taken.`);
+    return true;
+  }
+
   function say(root, error = "", progress = "") {
     root.querySelector(".fer-error").textContent = error;
     root.querySelector(".fer-progress").textContent = progress;
@@ -173,20 +187,16 @@ window.fer = (() => {
     root.ferServer = server;
     const answerBox = root.querySelector(".fer-answer");
     const examples = answerBox.querySelector(".fer-examples");
-    const maxBytes = Number(root.dataset.maxBytes);
     let latest = 0;
     listenToResults(answerBox);
     all(answerBox, ".fer-result").forEach(prepareResult);
 
     async function analyse(file) {
-      if (file.size > maxBytes) {
-        say(root, `This file is ${Math.ceil(file.size / 1e6)} MB; at most ${maxBytes / 1e6} MB are taken.`);
-        return;
-      }
+      if (tooLarge(root, file)) return;
       const turn = ++latest;
       say(root, "", "Looking for faces…");
       showWaiting(answerBox, file);
-      const answer = await call(server.analyse, { file });
+      const answer = await call(server.analyse, { file, model: chosenModel() });
       if (turn !== latest) return;
       if (answer.error) {
         say(root, answer.error);
@@ -207,7 +217,7 @@ window.fer = (() => {
       if (window.innerWidth < 768) answerBox.scrollIntoView({ behavior: "smooth", block: "start" });
     }
 
-    listenForPictures(root, analyse);
+    listenForFiles(root, ([file]) => analyse(file));
     listenToCamera(root, analyse);
   }
 
@@ -224,13 +234,14 @@ window.fer = (() => {
     answerBox.replaceChildren(waiting);
   }
 
-  // Choosing, dropping and pasting. Paste works anywhere on the page while this tab is shown.
-  function listenForPictures(root, analyse) {
+  // Choosing, dropping and pasting files. Paste works anywhere on the page while the tab is shown.
+  function listenForFiles(root, take) {
     const input = root.querySelector(".fer-file");
     const drop = root.querySelector(".fer-drop");
     input.addEventListener("change", () => {
-      if (input.files.length) analyse(input.files[0]);
+      const files = [...input.files];
       input.value = "";
+      if (files.length) take(files);
     });
     const over = (event) => {
       event.preventDefault();
@@ -241,11 +252,11 @@ window.fer = (() => {
     drop.addEventListener("drop", (event) => {
       event.preventDefault();
       drop.classList.remove("fer-over");
-      if (event.dataTransfer.files.length) analyse(event.dataTransfer.files[0]);
+      if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
     });
     document.addEventListener("paste", (event) => {
-      const file = [...event.clipboardData.files][0];
-      if (file && root.offsetParent !== null) analyse(file);
+      const files = [...event.clipboardData.files];
+      if (files.length && root.offsetParent !== null) take(files);
     });
   }
 
@@ -283,5 +294,121 @@ window.fer = (() => {
     });
   }
 
-  return { all, call, chooseFace, listenToResults, photoTab, prepareResult, save, say };
+  // --- long work: Batch and Video --------------------------------------------------------------------------------
+
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  // Sends files to a job, shows its progress, and gives its result; null when it was stopped or refused.
+  async function runJob(root, server, data) {
+    const meter = root.querySelector(".fer-meter");
+    const stop = root.querySelector(".fer-cancel");
+    say(root, "", "Sending…");
+    meter.removeAttribute("value");
+    meter.hidden = false;
+    const started = await call(server.start, data);
+    let answer = started;
+    if (started.job) {
+      let stopped = false;
+      stop.hidden = false;
+      stop.onclick = () => {
+        stopped = true;
+        server.cancel(started.job);
+      };
+      answer = { done: 0, total: 0 };
+      while (!stopped && "done" in answer) {
+        await pause(300);
+        answer = await server.look(started.job).catch(() => ({ error: BUSY }));
+        if (answer.total) {
+          meter.max = answer.total;
+          meter.value = answer.done;
+          say(root, "", `${answer.done} of ${answer.total}`);
+        } else if ("done" in answer) say(root, "", "Waiting for a free place…");
+      }
+      if (stopped) answer = { error: "Stopped." };
+    }
+    meter.hidden = stop.hidden = true;
+    say(root, answer.error || "");
+    return answer.error ? null : answer;
+  }
+
+  const TYPES = { csv: "text/csv", json: "application/json", zip: "application/zip" };
+
+  function bytesOf(base64) {
+    return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  }
+
+  function sortTable(button) {
+    const head = button.closest("th");
+    const column = Number(button.dataset.sort);
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of head.parentElement.children) if (other.hasAttribute("aria-sort")) other.ariaSort = "none";
+    head.ariaSort = down ? "descending" : "ascending";
+    const body = head.closest("table").tBodies[0];
+    const key = (row) => {
+      const cell = row.cells[Math.min(column, row.cells.length - 1)];
+      return cell.dataset.value || cell.textContent;
+    };
+    const order = new Intl.Collator(undefined, { numeric: true });
+    const rows = [...body.rows].sort((a, b) => order.compare(key(a), key(b)) * (down ? -1 : 1));
+    body.append(...rows);
+  }
+
+  function jobTab(element, server, { keep }) {
+    const root = element.querySelector(".fer");
+    const answerBox = root.querySelector(".fer-answer");
+    const maxBytes = Number(root.dataset.maxBytes);
+    let result = null;
+    root.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (button?.dataset.sort) sortTable(button);
+      const kind = button?.dataset.take;
+      if (kind) save(new Blob([kind === "zip" ? bytesOf(result.zip) : result[kind]], { type: TYPES[kind] }),
+        `${keep}.${kind}`);
+    });
+    listenForFiles(root, async (files) => {
+      const size = files.reduce((sum, file) => sum + file.size, 0);
+      if (size > maxBytes) {
+        say(root, `These are ${Math.ceil(size / 1e6)} MB; at most ${maxBytes / 1e6} MB are taken at a time.`);
+        return;
+      }
+      const data = Object.fromEntries(files.map((file, number) => [`file${number}`, file]));
+      const found = await runJob(root, server, { ...data, model: chosenModel() });
+      if (!found) return;
+      result = found;
+      answerBox.innerHTML = found.html;
+    });
+  }
+
+  // --- Compare and Model ---------------------------------------------------------------------------------------
+
+  function compareTab(element, server) {
+    const root = element.querySelector(".fer");
+    const answerBox = root.querySelector(".fer-answer");
+    let latest = 0;
+    listenForFiles(root, async ([file]) => {
+      if (tooLarge(root, file)) return;
+      const turn = ++latest;
+      say(root, "", "Asking every model…");
+      showWaiting(answerBox, file);
+      const answer = await call(server.compare, { file });
+      if (turn !== latest) return;
+      say(root, answer.error);
+      answerBox.innerHTML = answer.html || "";
+    });
+  }
+
+  function modelTab(element, server) {
+    const root = element.querySelector(".fer");
+    root.querySelector("form").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      say(root, "", "Loading the model…");
+      const answer = await server.load(event.target.elements.model.value).catch(() => ({ error: BUSY }));
+      say(root, answer.error, answer.error ? "" : `${answer.model} answers on this page from now on.`);
+      if (answer.error) return;
+      root.querySelector(".fer-answer").innerHTML = answer.html;
+      document.documentElement.dataset.ferModel = answer.model;
+    });
+  }
+
+  return { all, call, chosenModel, compareTab, jobTab, modelTab, say, save, runJob, photoTab };
 })();

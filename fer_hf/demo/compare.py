@@ -1,0 +1,175 @@
+"""The Compare tab: the same face through every embedded model, and the mean of them all."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.desk import Desk
+from fer_hf.demo.limits import MEGABYTE, Line, Refused
+from fer_hf.demo.markup import HEAT_PX, bars_html, data_url
+from fer_hf.demo.photo import NOTICE
+from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.uploads import Upload
+from fer_hf.demo.wording import name_expression, summarise
+from fer_hf.faces import AlignedFace
+from fer_hf.image_io import DEFAULT_LIMITS, read_image
+from fer_hf.rendering import heat_image
+
+TIMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one model makes of a face: probabilities, its own crop, Grad-CAM where it has it, milliseconds, sizes."""
+
+    name: str
+    scores: dict[str, float]
+    aligned: AlignedFace
+    cam: np.ndarray | None
+    elapsed_ms: float
+    parameters: int | None
+    file_bytes: int | None
+
+
+def build_compare_tab(shelf: Shelf, line: Line) -> gr.HTML:
+    """The tab's one component."""
+
+    async def compare(form) -> dict:
+        return await answer(line, lambda: {"html": show_comparison(shelf, first_file(form))})
+
+    return gr.HTML(
+        _page_html(shelf),
+        js_on_load="fer.compareTab(element, server)",
+        server_functions=[compare],
+        elem_id="compare",
+        apply_default_css=False,
+    )
+
+
+def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], dict[str, float] | None]:
+    """The photo, every embedded model's opinion on its largest face, and their mean over the classes all share.
+
+    The mean is None for fewer than two models. Raises Refused where the photo has no face.
+    """
+    photo = read_image(upload.data).image
+    faces = shelf.first.recognizer.find_faces(photo).faces
+    if not faces:
+        raise Refused(summarise([], photo.size))
+    opinions = [_ask(desk, desk.recognizer.align(photo, faces[0])) for desk in shelf.embedded()]
+    return photo, opinions, average([one.scores for one in opinions]) if len(opinions) > 1 else None
+
+
+def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean probability of each class that all know, rescaled to sum to 1."""
+    shared = [name for name in scores[0] if all(name in one for one in scores)]
+    means = {name: float(np.mean([one[name] for one in scores])) for name in shared}
+    total = sum(means.values())
+    return {name: mean / total for name, mean in means.items()}
+
+
+def _ask(desk: Desk, aligned: AlignedFace) -> Opinion:
+    recognizer, elapsed = desk.recognizer, []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        row = recognizer.classify([aligned.crop])[0]
+        elapsed.append(1000 * (time.perf_counter() - start))
+    maps = recognizer.attend([aligned.crop])[0] if recognizer.attention_names else {}
+    return Opinion(
+        name=desk.model_name,
+        scores=dict(zip(recognizer.labels, row.tolist(), strict=True)),
+        aligned=aligned,
+        cam=maps.get("grad_cam"),
+        elapsed_ms=statistics.median(elapsed),
+        parameters=desk.count_parameters(),
+        file_bytes=_weights_bytes(desk.folder),
+    )
+
+
+def _weights_bytes(folder: Path | None) -> int | None:
+    return None if folder is None else sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def comparison_records(shelf: Shelf, upload: Upload) -> dict:
+    """The comparison as plain data, for the API."""
+    _, opinions, mean = ask_all(shelf, upload)
+    models = [
+        {
+            "model": one.name,
+            "label": max(one.scores, key=one.scores.get),
+            "scores": one.scores,
+            "elapsed_ms": round(one.elapsed_ms, 2),
+            "parameters": one.parameters,
+            "file_bytes": one.file_bytes,
+        }
+        for one in opinions
+    ]
+    ensemble = None if mean is None else {"label": max(mean, key=mean.get), "scores": mean}
+    return {"file": upload.name, "models": models, "ensemble": ensemble}
+
+
+def show_comparison(shelf: Shelf, upload: Upload) -> str:
+    """A card a model, and one for their mean."""
+    _, opinions, mean = ask_all(shelf, upload)
+    cards = [_card(one.name, one.scores, _facts(one), _pictures(one)) for one in opinions]
+    if mean is not None:
+        cards.insert(0, _card("Mean of all", mean, f"{len(opinions)} models", ""))
+    agreed = len({max(one.scores, key=one.scores.get) for one in opinions}) == 1
+    verdict = "" if len(opinions) < 2 else "They agree." if agreed else "They do not agree."
+    noun = "model" if len(opinions) == 1 else "models"
+    summary = f"The largest face of {upload.name}, seen by {len(opinions)} {noun}. {verdict}"
+    return f'<p class="fer-summary">{escape(summary)}</p><div class="fer-cards">{"".join(cards)}</div>'
+
+
+def _card(name: str, scores: dict[str, float], facts: str, pictures: str) -> str:
+    return (
+        f'<article class="fer-result"><h3>{escape(name)}</h3><p class="fer-note">{facts}</p>{pictures}'
+        f'<p class="fer-summary">{escape(name_expression(scores))}</p>{bars_html(scores)}</article>'
+    )
+
+
+def _facts(opinion: Opinion) -> str:
+    facts = [f"{opinion.elapsed_ms:.1f} ms a face"]
+    if opinion.parameters is not None:
+        facts.append(f"{opinion.parameters / 1e6:.1f} M parameters")
+    if opinion.file_bytes is not None:
+        facts.append(f"{opinion.file_bytes / MEGABYTE:.1f} MB")
+    return " · ".join(facts)
+
+
+def _pictures(opinion: Opinion) -> str:
+    crop = opinion.aligned.crop
+    heat = "" if opinion.cam is None else f'<img src="{data_url(heat_image(opinion.cam, HEAT_PX), "PNG")}" alt="">'
+    return (
+        f'<div class="fer-crop fer-still"><img src="{data_url(crop, "JPEG", quality=90)}" '
+        f'alt="The face as this model sees it">{heat.replace("<img", "<img class=fer-crop-heat", 1)}</div>'
+    )
+
+
+def _page_html(shelf: Shelf) -> str:
+    names = ", ".join(escape(name) for name in shelf.names) or escape(shelf.first.model_name)
+    return f"""
+<div class="fer" data-max-bytes="{DEFAULT_LIMITS.max_bytes}">
+  <div class="fer-ask">
+    {NOTICE}
+    <div class="fer-drop">
+      <input class="fer-file" type="file" id="fer-compare-file"
+        accept="image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif">
+      <label class="fer-button fer-primary" for="fer-compare-file">Choose a photo</label>
+      <p class="fer-hint">or drop it here, or paste it. Its largest face goes through: {names}.</p>
+    </div>
+    <p class="fer-error" role="alert"></p>
+    <p class="fer-progress" role="status"></p>
+  </div>
+  <div class="fer-answer" aria-label="Comparison" role="region">
+    <p class="fer-placeholder">Every model of this project side by side appears here: what each perceives, where it
+      looked, how large it is and how long it took; and the mean of them all.</p>
+  </div>
+</div>"""

@@ -1,0 +1,82 @@
+"""The models of the demo: the embedded ones and those a visitor names on the Hub, loaded once for everybody."""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fer_hf.demo.desk import Desk
+from fer_hf.hub import ModelError, default_model_path, load_model
+from fer_hf.recognition import ExpressionRecognizer
+
+HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
+KEPT_MODELS = 8
+"""Models kept in memory; the one not used for longest goes first. The first one stays."""
+MAX_PARAMETERS = 350_000_000
+"""Larger models than a ViT-L would fill the memory that all visitors share."""
+
+
+def embedded_models() -> dict[str, Path]:
+    """Name and folder of every model that ships with the project, the default first."""
+    default = default_model_path()
+    folders = sorted(path.parent for path in default.parent.glob("*/config.json")) if default.is_dir() else []
+    if default.parent.name != "model_cards":
+        folders = [default]
+    return {path.name: path for path in sorted(folders, key=lambda path: (path != default, path.name))}
+
+
+class Shelf:
+    """Desks by the name of their model, all with the same detector.
+
+    ``first`` serves whoever asks for no model. ``names`` are the embedded models; ``load`` makes the desk of a name.
+    """
+
+    def __init__(self, first: Desk, names: Sequence[str], load: Callable[[str], Desk]) -> None:
+        self.first, self.names, self._load = first, tuple(names), load
+        self._desks: OrderedDict[str, Desk] = OrderedDict()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    def desk(self, name: str = "") -> Desk:
+        """The desk of an embedded model or of a Hub id, ``user/name@revision``. Raises ModelError."""
+        if name in ("", self.first.model_name):
+            return self.first
+        if name not in self.names and (not HUB_ID.fullmatch(name) or Path(name).exists()):
+            raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
+        with self._lock:
+            if name in self._desks:
+                self._desks.move_to_end(name)
+                return self._desks[name]
+        with self._loading:  # one at a time: two visitors who want the same model wait for one load
+            with self._lock:
+                if name in self._desks:
+                    return self._desks[name]
+            desk = self._load(name)
+        with self._lock:
+            # Under the pinned name only, so that a Hub id without a revision is looked up anew.
+            desk = self._desks.setdefault(desk.model_name, desk)
+            if len(self._desks) > KEPT_MODELS:
+                self._desks.popitem(last=False)
+            return desk
+
+    def embedded(self) -> list[Desk]:
+        """The desks of all embedded models; the first one alone where none is embedded."""
+        return [self.desk(name) for name in self.names] or [self.first]
+
+
+def open_shelf(model: str) -> Shelf:
+    """The shelf whose first model is given by path or Hub id. Raises ModelError where that one cannot be loaded."""
+    folders = embedded_models()
+    recognizer = ExpressionRecognizer.from_pretrained(model)
+
+    def load(name: str) -> Desk:
+        loaded = load_model(folders.get(name, name))
+        parameters = sum(weights.numel() for weights in loaded.model.parameters())
+        if parameters > MAX_PARAMETERS:
+            limit = f"{MAX_PARAMETERS / 1e6:.0f} million"
+            raise ModelError(name, f"it has {parameters / 1e6:.0f} million parameters and this server takes {limit}")
+        shared = ExpressionRecognizer.from_model(loaded.model, loaded.processor, recognizer.detector)
+        source = name if loaded.revision is None else f"{name.partition('@')[0]}@{loaded.revision}"
+        return Desk(shared, str(folders[name]) if name in folders else source)
+
+    return Shelf(Desk(recognizer, model), list(folders), load)
