@@ -28,3 +28,7 @@ bench: setup
 
 soak: setup
 	$(BIN)/python -m pytest tests/soak
+
+# Debian's Chromium for tests/browser, which are skipped without it.
+browser:
+	test -x /usr/bin/chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
