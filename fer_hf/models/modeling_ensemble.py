@@ -30,8 +30,18 @@ MEMBER_CLASSES = {
 }
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R 601, as Pillow converts RGB to grey."""
-# What describes a saved file rather than the network.
-_NOT_OF_A_MEMBER = ("architectures", "auto_map", "dtype", "name_or_path", "transformers_version")
+# What describes a saved file, or a rule for answers, rather than the network.
+_NOT_OF_A_MEMBER = frozenset(
+    (
+        "architectures",
+        "auto_map",
+        "conformal_coverage",
+        "conformal_threshold",
+        "dtype",
+        "name_or_path",
+        "transformers_version",
+    )
+)
 
 
 def shared_processor(processors: Sequence[FerImageProcessor]) -> FerImageProcessor:
@@ -173,6 +183,8 @@ def _build_member(config: dict) -> FerPreTrainedModel:
 
 def _portable_config(model: FerPreTrainedModel) -> dict:
     values = model.config.to_diff_dict()
+    # JSON has no whole numbers as keys, and a config should equal itself after a reload.
+    values["id2label"] = {str(index): name for index, name in model.config.id2label.items()}
     return {key: value for key, value in values.items() if key not in _NOT_OF_A_MEMBER and not key.startswith("_")}
 
 

@@ -22,6 +22,7 @@ from .layers_timm import (
     insert_gates,
     keep_resolution,
     probe,
+    residual_blocks,
 )
 from .modeling_fer import FerPreTrainedModel
 
@@ -61,23 +62,30 @@ class TimmForImageClassification(FerPreTrainedModel):
 
     @classmethod
     def from_backbone(cls, config: TimmConfig) -> Self:
-        """A new model whose backbone has timm's ImageNet weights, from the Hub or its cache; the rest is initialised.
-
-        Raises ValueError where the weights cannot be had: random ones would pass for pretrained ones.
-        """
+        """A new model whose backbone has timm's ImageNet weights; see ``load_imagenet_weights``."""
         model = cls(config)
+        model.load_imagenet_weights()
+        return model
+
+    def load_imagenet_weights(self) -> None:
+        """Give the backbone timm's ImageNet weights, from the Hub or its cache; everything else stays as it is.
+
+        For one channel, timm sums the first convolution's weights over RGB. Raises ValueError where the weights cannot
+        be had, since random ones would pass for pretrained ones.
+        """
+        name = self.config.backbone
         try:
-            weights = create_backbone(config, pretrained=True).state_dict()
+            weights = create_backbone(self.config, pretrained=True).state_dict()
         except Exception as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(
-                f"ImageNet weights of {config.backbone} cannot be had from the Hub ({reason}); connect to it, or set "
+                f"ImageNet weights of {name} cannot be had from the Hub ({reason}); connect to it, or set "
                 "model.pretrained: false in the recipe to start from random weights"
             ) from error
-        missing = model.backbone.load_state_dict(weights, strict=False).missing_keys
-        if foreign := [key for key in missing if ".se." not in key or config.block_attention == "none"]:
-            raise ValueError(f"the weights of {config.backbone} lack {foreign[0]}; they belong to another timm version")
-        return model
+        missing = self.backbone.load_state_dict(weights, strict=False).missing_keys
+        gates = {f"{path}.se" for path in residual_blocks(self.backbone)}
+        if foreign := [key for key in missing if not any(key.startswith(gate) for gate in gates)]:
+            raise ValueError(f"timm's weights of {name} lack {foreign[0]}; they belong to another version of timm")
 
     def _choose_cam_layer(self, shapes: dict[str, tuple[int, ...]]) -> str:
         if min(shapes[""][2:]) >= LEAST_CAM_CELLS:
