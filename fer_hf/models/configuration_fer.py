@@ -16,6 +16,7 @@ _FOREIGN_KEYS = frozenset(
         "num_labels",
         "output_attentions",
         "torch_dtype",
+        "use_cache",
     )
 )
 
