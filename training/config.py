@@ -83,6 +83,7 @@ class Recipe:
 
     name: str
     source: str = ""  # which published system, or why this recipe exists
+    claim: str = ""  # the published figures, with the split they were taken on
     seed: int = 0
     epochs: int = 50
     batch_size: int = 128  # over all processes together

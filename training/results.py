@@ -1,0 +1,125 @@
+"""Tables of every shipped model from its report: ``python training/results.py`` rewrites docs/results.md and README.md.
+
+``--check`` changes nothing and fails where a table is not what the reports say.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
+LABELS = {"fer2013": "FER2013", "ferplus-majority": "FER+ majority, 7 classes"}
+
+
+def read_reports(cards: Path) -> list[dict]:
+    """Every report under ``model_cards/`` with its recipe's ``claim``; by labels, best accuracy first."""
+    reports = []
+    for path in sorted(cards.glob("*/report*.json")):
+        recipe = path.parent / "recipe.yaml"
+        claim = yaml.safe_load(recipe.read_text()).get("claim") if recipe.is_file() else None
+        reports.append(json.loads(path.read_text()) | {"folder": path.parent.name, "claim": claim or "–"})
+    return sorted(reports, key=lambda report: (report["labels"], -_best(report)["accuracy"]["value"]))
+
+
+def _best(report: dict) -> dict:
+    return report["metrics_tta"] or report["metrics"]
+
+
+def _percent(figure: dict, interval: bool = False) -> str:
+    text = f"{100 * figure['value']:.1f}"
+    return f"{text} ({100 * figure['low']:.1f}–{100 * figure['high']:.1f})" if interval else text
+
+
+def short_table(reports: list[dict]) -> str:
+    """The table of the README."""
+    rows = [
+        "| model | judged by | accuracy, % (95% interval) | macro-F1, % | ECE | parameters | file |",
+        "|---" * 7 + "|",
+    ]
+    for report in reports:
+        figures, cost = _best(report), report["cost"]
+        labels = LABELS.get(report["labels"], report["labels"])
+        rows.append(
+            f"| [{report['folder']}](model_cards/{report['folder']}) | {labels} "
+            f"| {_percent(figures['accuracy'], True)} | {_percent(figures['macro_f1'])} | {_ece(report):.3f} "
+            f"| {cost['parameters'] / 1e6:.2f} M | {cost['file_mb']:.1f} MB |"
+        )
+    return "\n".join(rows)
+
+
+def _ece(report: dict) -> float:
+    return report["calibration"]["single"]["ece"]["cross_fitted"]
+
+
+def full_table(reports: list[dict]) -> str:
+    """The table of docs/results.md."""
+    head = (
+        "| model | published claim | judged by | split, n | accuracy, % | with views averaged, % | macro-F1, % | AUC "
+        "| ECE at 1 → fitted | parameters | MFLOPs | MB | ms a face |"
+    )
+    rows = [head, "|---" * 13 + "|"]
+    for report in reports:
+        single, figures, cost = report["metrics"], _best(report), report["cost"]
+        ece = report["calibration"]["single"]["ece"]
+        rows.append(
+            f"| [{report['folder']}](../model_cards/{report['folder']}) | {report['claim']} "
+            f"| {LABELS.get(report['labels'], report['labels'])} | {report['split']}, {report['n']:,} "
+            f"| {_percent(single['accuracy'], True)} | {_percent(figures['accuracy'], True)} "
+            f"| {_percent(figures['macro_f1'], True)} | {figures['auc']['value']:.3f} "
+            f"| {ece['at_1']:.3f} → {ece['cross_fitted']:.3f} | {cost['parameters']:,} | {cost['mflops']:.0f} "
+            f"| {cost['file_mb']:.1f} | {cost['ms_per_face']:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def results_page(reports: list[dict]) -> str:
+    """The whole of docs/results.md."""
+    return f"""# Results
+
+FER2013's Training rows train and its PublicTest rows (validation here) select; no figure was chosen on a test split.
+Checkpoint and temperature are chosen on validation, so read these as selection scores. Intervals are 95% bootstrap
+percentile intervals over rows. "With views averaged" is the mean over a crop and its mirror image. ECE (15 equal-mass
+bins, one view) stands at temperature 1, then at a temperature cross-fitted over five folds. Milliseconds a face are of
+the machine that made the report.
+
+{full_table(reports)}
+
+Each report holds the `command` that makes it again.
+"""
+
+
+def replaced(text: str, table: str) -> str:
+    """README text with the table between its markers renewed. Raises ValueError where the markers are missing."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"README.md lacks the lines {START} and {END}")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args(argv)
+    reports = read_reports(ROOT / "model_cards")
+    readme, page = ROOT / "README.md", ROOT / "docs" / "results.md"
+    wanted = {readme: replaced(readme.read_text(), short_table(reports)), page: results_page(reports)}
+    for path, text in wanted.items():
+        if arguments.check:
+            if not path.is_file() or path.read_text() != text:
+                raise ValueError(f"{path.name} is not what the reports say; run python training/results.py")
+        else:
+            part = path.with_suffix(".part")
+            part.write_text(text)
+            part.replace(path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"results.py: {error}")
