@@ -118,7 +118,8 @@ def publish(api: HfApi, target: Target, difference: Difference, message: str) ->
     The repository is made where it is missing. What was uploaded by a call that broke off is not sent again. Raises
     PublishError, also where the repository is no longer what was compared.
     """
-    check_card(target, difference)
+    if "README.md" in difference.files:
+        check_card(target, difference.files["README.md"].read_text(encoding="utf-8"))
     operations = [CommitOperationAdd(path, difference.files[path]) for path in (*difference.added, *difference.changed)]
     operations += [CommitOperationDelete(path, is_folder=False) for path in difference.removed]
     with hub_faults(target.repo_id):
@@ -137,11 +138,9 @@ def publish(api: HfApi, target: Target, difference: Difference, message: str) ->
     return commit
 
 
-def check_card(target: Target, difference: Difference) -> None:
-    """Raises PublishError where the Hub does not accept the metadata of README.md, before anything is sent."""
-    if "README.md" not in difference.files:
-        return
-    card = {"content": difference.files["README.md"].read_text(encoding="utf-8"), "repoType": target.kind}
+def check_card(target: Target, text: str) -> None:
+    """Raises PublishError where the Hub does not accept the metadata of a README.md, before anything is sent."""
+    card = {"content": text, "repoType": target.kind}
     with hub_faults(target.repo_id):
         answer = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=card, headers=build_hf_headers())
         if answer.status_code == 400:

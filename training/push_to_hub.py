@@ -12,11 +12,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from fer_hf.model_folder import check_model_folder
+from training.card import render
 from training.publishing import PublishError, Target, compare, publish, text_changes
 
 REQUIRED = ("README.md", "report.json", "config.json", "preprocessor_config.json")
@@ -49,7 +51,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
             raise ValueError(f"{path} is pickled or no part of a model; move it away, weights go as safetensors")
     _check_code(folder, config.get("auto_map", {}) | processor_config.get("auto_map", {}))
     _check_report(folder, config)
-    _check_links(folder)
+    _check_card(folder)
     kept = {str(path.relative_to(folder)): path for path in found if path.suffix in SUFFIXES}
     return kept, [str(path.relative_to(folder)) for path in found if path.suffix not in SUFFIXES]
 
@@ -91,10 +93,19 @@ def _check_report(folder: Path, config: dict) -> None:
             )
 
 
-def _check_links(folder: Path) -> None:
-    for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", (folder / "README.md").read_text(encoding="utf-8")):
+def _check_card(folder: Path) -> None:
+    """README.md says what the reports beside it say, and every picture it shows is here."""
+    readme = folder / "README.md"
+    written, rendered = readme.read_text(encoding="utf-8"), render(folder)
+    for number, (line, expected) in enumerate(zip_longest(written.splitlines(), rendered.splitlines()), start=1):
+        if line != expected:
+            raise ValueError(
+                f"{readme}, line {number} is {line!r} where the files beside it give {expected!r}; run "
+                f"training/card.py --model {folder}"
+            )
+    for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", written):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / 'README.md'} shows {name}, which is not in the folder")
+            raise ValueError(f"{readme} shows {name}, which is not in the folder; evaluate the model again")
 
 
 def load_back(folder: Path, target: Target, commit: str) -> None:
