@@ -1,13 +1,11 @@
 """training/eval.py on a made data set and a tiny model: figures, provenance, refusals, files."""
 
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Sequence, Value
 from PIL import Image as PILImage
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
@@ -18,53 +16,18 @@ from fer_hf import figures
 from fer_hf.figures import save_figure
 from fer_hf.labels import FER7
 from fer_hf.metrics import softmax
-from training import cost, provenance
-from training import eval as evaluation
+from tests.evaluation_runs import ROWS, WITHOUT_MAJORITY, make_data, run
+from training import provenance
 from training.cost import count_mflops, count_parameters
 from training.intervals import bootstrap, resample
 from training.report import first_copies, most_confused
 from training.scoring import load, load_split
 from training.views import NAMED, View, parse_views
 
-ROWS, WITHOUT_MAJORITY = 60, 6
-
-
-def png(pixels: np.ndarray) -> dict:
-    buffer = io.BytesIO()
-    PILImage.fromarray(pixels).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder whose validation split has 60 rows: one picture twice, six rows without a FER+ majority."""
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (48, 48), dtype=np.uint8) for _ in range(ROWS)]
-    pictures[1] = pictures[0]
-    labels = rng.integers(0, 7, ROWS)
-    labels[1] = labels[0]
-    column_of = np.array([4, 5, 6, 1, 3, 2, 0])  # FER+ columns in the order of FER2013's labels
-    votes = np.zeros((ROWS, 10), dtype=np.int32)
-    votes[np.arange(ROWS), column_of[labels]] = 8
-    votes[:, 7] = 2
-    votes[-WITHOUT_MAJORITY:] = [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]
-    folder = tmp_path_factory.mktemp("data")
-    features = Features(image=Image(), label=Value("int64"), ferplus_votes=Sequence(Value("int32")))
-    columns = {"image": [png(p) for p in pictures], "label": labels.tolist(), "ferplus_votes": votes.tolist()}
-    Dataset.from_dict(columns, features=features).to_parquet(folder / "validation.parquet")
-    shutil.copy(folder / "validation.parquet", folder / "test.parquet")
-    return folder
-
-
-def run(model, data, output, *more, draw=lambda figure, path: None) -> dict:
-    """The report of one command line, untimed; pictures are drawn only where asked for."""
-    arguments = ["--model", model, "--data", data, "--output", output, "--resamples", "200", *more]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "save_figure", draw)
-        patch.setattr(cost, "measure_ms_per_face", lambda model: 1.0)
-        evaluation.main([str(argument) for argument in arguments])
-    path = output if output.suffix else output / "report.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,8 @@ def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object
 def read_used(model_folder: Path) -> dict:
     """Role to what ``describe`` said; empty where the folder records nothing."""
     path = Path(model_folder) / FILE_NAME
-    return read_json(path) if path.is_file() else {}
+    recorded = read_json(path) if path.is_file() else {}
+    return {role: recorded[role] for role in ROLES if role in recorded}
 
 
 def read_json(path: Path) -> dict:

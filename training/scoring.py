@@ -8,6 +8,8 @@ import numpy as np
 
 from fer_hf.data.loaders import ArraySplit
 from fer_hf.data.sources import load_source
+from fer_hf.download import download_model
+from fer_hf.hub import load_model
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.report import Scored
@@ -30,16 +32,17 @@ class Loaded:
 
 def load(name_or_path: str, device: str) -> Loaded:
     """A model and its processor from a folder or the Hub. Raises ValueError where it is no model of this package."""
-    from huggingface_hub import snapshot_download
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-    folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(snapshot_download(name_or_path))
-    model = AutoModelForImageClassification.from_pretrained(folder).to(device).eval()
-    processor = AutoImageProcessor.from_pretrained(folder)
-    if not hasattr(model.config, "temperature") or not hasattr(processor, "to_uint8"):
-        raise ValueError(f"{name_or_path} is a {model.config.model_type} model; eval.py scores models of fer_hf")
-    name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
-    return Loaded(name, model, processor, folder)
+    loaded = load_model(name_or_path)
+    if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
+        raise ValueError(
+            f"{name_or_path} is a {loaded.model.config.model_type} model; only models of fer_hf are scored"
+        )
+    if Path(name_or_path).is_dir():
+        folder = Path(name_or_path)
+        return Loaded(folder.resolve().name, loaded.model.to(device), loaded.processor, folder)
+    repo_id = name_or_path.partition("@")[0]
+    folder, _ = download_model(repo_id, loaded.revision)
+    return Loaded(repo_id, loaded.model.to(device), loaded.processor, folder)
 
 
 def load_split(data: str, split: str, votes: str | None, classes: int) -> datasets.Dataset:

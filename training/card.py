@@ -1,0 +1,247 @@
+"""Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
+
+Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
+training_data.json; robustness.json, attention.json and curves.png add their sections. notes.md, where there is one,
+holds the words that only this model needs.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from training.card_text import (
+    FIGURES,
+    attention_table,
+    calibration_text,
+    class_table,
+    conformal_text,
+    confused_text,
+    cost_text,
+    data_name,
+    protocol_text,
+    range_text,
+    results_table,
+    robustness_table,
+    training_text,
+)
+from training.provenance import read_json, read_used
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+LICENSE = "mit"
+_TAGS = ("facial-expression-recognition", "perceived-expression", "faces", "fer_hf")
+_HUB_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "weighted_f1": "f1",
+    "macro_precision": "precision",
+    "macro_recall": "recall",
+    "auc": "roc_auc",
+    "ece": "expected_calibration_error",
+}
+
+
+def read_reports(folder: Path) -> dict[str, dict]:
+    """Reports of a model folder by what follows ``report`` in their file names; the primary one, ``""``, is first.
+
+    Raises ValueError where there is none, or where they are not all of the same weights.
+    """
+    if not (folder / "report.json").is_file():
+        raise ValueError(f"{folder} has no report.json; make one with training/eval.py --output {folder}/report.json")
+    paths = [folder / "report.json", *sorted(folder.glob("report_*.json"))]
+    reports = {path.stem.removeprefix("report"): read_json(path) for path in paths}
+    if len({report["weights_sha256"] for report in reports.values()}) > 1:
+        raise ValueError(f"the reports in {folder} are of different weights; evaluate them again with training/eval.py")
+    return reports
+
+
+def render(folder: Path) -> str:
+    """README.md of a model folder, from the files in it.
+
+    Raises ValueError where one is missing or contradicts another.
+    """
+    reports, recipe, used = read_reports(folder), read_recipe(folder), read_used(folder)
+    primary, config = reports[""], read_json(folder / "config.json")
+    labels = {entry.get("labels") for entry in (*used.values(), *reports.values())}
+    card = ModelCard.from_template(
+        card_data=metadata(folder.resolve().name, reports),
+        template_path=str(TEMPLATE),
+        name=folder.resolve().name,
+        about=about_text(folder, recipe),
+        classes=primary["classes"],
+        config=SimpleNamespace(**{"conformal_threshold": None} | config),
+        cost=SimpleNamespace(**primary["cost"]),
+        cost_place=cost_text(primary["cost"]),
+        headline=headline(primary),
+        reports=[report_section(suffix, report) for suffix, report in reports.items()],
+        robustness=_section(folder / "robustness.json", robustness_table),
+        attention=_section(folder / "attention.json", attention_table),
+        data=training_text(used),
+        uses_votes=any(str(label).startswith("ferplus") for label in labels),
+        untested=all(report["split"] != "test" for report in reports.values()),
+        training=recipe_text(recipe),
+        recipe=recipe and yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110).strip(),
+        has_curves=(folder / "curves.png").is_file(),
+        rare=rare_text(primary),
+        subgroups=subgroup_text(folder),
+        license_name=LICENSE.upper(),
+    )
+    return str(card).strip() + "\n"
+
+
+def read_recipe(folder: Path) -> dict | None:
+    """The effective recipe that training left in a model folder; None for a model that no training made."""
+    path = folder / "recipe.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def about_text(folder: Path, recipe: dict | None) -> str:
+    """What the model is: where its recipe comes from, and the words of notes.md. Raises ValueError for neither."""
+    notes = folder / "notes.md"
+    parts = [recipe["source"].strip()] if recipe else []
+    parts += [notes.read_text(encoding="utf-8").strip()] if notes.is_file() else []
+    if not any(parts):
+        raise ValueError(f"nothing says what {folder} is; give it the recipe.yaml of its training, or a notes.md")
+    return "\n\n".join(part for part in parts if part)
+
+
+def metadata(name: str, reports: dict[str, dict]) -> ModelCardData:
+    """The card's YAML head with a model-index of every report, plain and averaged over views."""
+    results = []
+    for report in reports.values():
+        for metrics, tta in ((report["metrics"], ""), (report["metrics_tta"] or {}, report["tta"])):
+            results += [_result(report, key, metrics[key]["value"], tta) for key in _HUB_METRICS if key in metrics]
+        results.append(_result(report, "ece", report["calibration"]["single"]["ece"]["cross_fitted"], ""))
+    return ModelCardData(
+        model_name=name,
+        language="en",
+        license=LICENSE,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=list(_TAGS),
+        metrics=["accuracy", "f1", "roc_auc"],
+        eval_results=results,
+    )
+
+
+def _result(report: dict, key: str, value: float, tta: str) -> EvalResult:
+    return EvalResult(
+        task_type="image-classification",
+        task_name="Facial expression recognition",
+        dataset_type="fer2013",
+        dataset_name=data_name(report),
+        dataset_config=report["labels"],
+        dataset_split=report["split"],
+        metric_type=_HUB_METRICS[key],
+        metric_name=FIGURES[key].name + (f" ({tta} TTA)" if tta else ""),
+        metric_value=value,
+        verified=False,
+    )
+
+
+def headline(report: dict) -> SimpleNamespace:
+    """The first figure of the card: accuracy, averaged over views where that was measured."""
+    metrics = report["metrics_tta"] or report["metrics"]
+    where = data_name(report) + (f", {report['tta']} TTA" if report["tta"] else "")
+    return SimpleNamespace(name="accuracy", where=where, figure=f"{range_text(metrics['accuracy'])} %")
+
+
+def report_section(suffix: str, report: dict) -> SimpleNamespace:
+    """What the template shows of one report."""
+    return SimpleNamespace(
+        suffix=suffix,
+        title=data_name(report),
+        protocol=protocol_text(report),
+        results=results_table(report),
+        resamples=report["intervals"]["resamples"],
+        per_class=class_table(report),
+        confused=confused_text(report),
+        calibration=calibration_text(report),
+        conformal=conformal_text(report),
+        command=report["command"],
+    )
+
+
+def recipe_text(recipe: dict | None) -> str:
+    """One sentence on how the weights were learned."""
+    if recipe is None:
+        return "No weights were learned for this model itself: it joins models that were trained before."
+    optimizer, data = recipe["optimizer"], recipe["data"]
+    return (
+        f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs at most, batches of {recipe['batch_size']}, "
+        f"{optimizer['name']} at a rate of {optimizer['lr']:g}, labels `{data['labels']}`, seed {recipe['seed']}. "
+        f"The checkpoint with the best validation {recipe['select'].replace('_', ' ')} was kept."
+    )
+
+
+def rare_text(report: dict) -> str:
+    """Which classes had the fewest rows, and what that means."""
+    rare = sorted(report["per_class"], key=lambda one: one["n"])[:2]
+    named = " and ".join(f"{one['label']} ({one['n']} rows)" for one in rare)
+    return f"{named[0].upper()}{named[1:]} are rare in the split above; their figures rest on few pictures."
+
+
+def subgroup_text(folder: Path) -> str:
+    """What is known of subgroups: subgroups.md of the folder, or that nothing is."""
+    measured = folder / "subgroups.md"
+    if measured.is_file():
+        return measured.read_text(encoding="utf-8").strip()
+    return (
+        "Not measured: neither data set says anything about age, sex, skin or origin. Expect differences; web search "
+        "of 2013 found some people far more often than others."
+    )
+
+
+def _section(path: Path, write: Callable[[dict], str]) -> str:
+    return write(read_json(path)) if path.is_file() else ""
+
+
+def is_current(folder: Path) -> bool:
+    """Whether README.md says what the files beside it say."""
+    readme = folder / "README.md"
+    return readme.is_file() and readme.read_text(encoding="utf-8") == render(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, nargs="+", type=Path, help="model folders")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a card is out of date")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    for folder in arguments.model:
+        if arguments.check:
+            if not is_current(folder):
+                raise ValueError(f"{folder}/README.md differs from its reports; run training/card.py --model {folder}")
+        else:
+            write_text(folder / "README.md", render(folder))
+            print(f"wrote {folder / 'README.md'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"card.py: {error}")

@@ -1,0 +1,182 @@
+"""Sentences and tables of a model card, each from one report or record; no figure is written by hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LABEL_NAMES = {
+    "fer2013": "FER2013 labels",
+    "ferplus-majority": "FER+ majority labels",
+    "ferplus-soft": "FER+ vote shares",
+    "dataset": "the data set's labels",
+}
+SPLIT_NAMES = {"train": "Training", "validation": "validation (PublicTest)", "test": "test (PrivateTest)"}
+SEEN = 0.5  # share of pictures from which on a split counts as the one that served for something
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a figure of a report is called, and whether it is shown as a percentage."""
+
+    name: str
+    percent: bool = True
+
+
+FIGURES = {
+    "accuracy": Figure("Accuracy"),
+    "accuracy_distinct": Figure("Accuracy, copies of a picture counted once"),
+    "macro_f1": Figure("F1, macro"),
+    "weighted_f1": Figure("F1, weighted"),
+    "macro_precision": Figure("Precision, macro"),
+    "macro_recall": Figure("Recall, macro"),
+    "weighted_precision": Figure("Precision, weighted"),
+    "auc": Figure("AUC, one against the rest, macro", percent=False),
+    "loss": Figure("Loss (nats)", percent=False),
+    "js_divergence": Figure("Jensen–Shannon divergence to the raters (bits)", percent=False),
+    "ece": Figure("Expected calibration error, temperature cross-fitted"),
+}
+
+
+def data_name(report: dict) -> str:
+    """What was scored on, as a title: ``FER2013 validation (PublicTest), FER+ majority labels``."""
+    if report["labels"] == "dataset":
+        return f"{report['split']} split, {LABEL_NAMES['dataset']}"
+    return f"FER2013 {SPLIT_NAMES[report['split']]}, {LABEL_NAMES[report['labels']]}"
+
+
+def cost_text(cost: dict) -> str:
+    """Where the milliseconds were measured."""
+    if cost["device"] != "cpu":
+        return f"measured on one {cost['device']}"
+    return f"measured on {cost['threads']} thread(s) of a CPU with {cost['cpus']}"
+
+
+def range_text(figure: dict, percent: bool = True) -> str:
+    """A figure with its interval: ``87.6 [86.4, 88.8]``; a dash where there is none."""
+    if figure["value"] is None:
+        return "–"
+    scale, digits = (100, 1) if percent else (1, 3)
+    value, low, high = (f"{scale * figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is aligned to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def protocol_text(report: dict) -> str:
+    """What was scored, and what these rows had served for before."""
+    left_out = report["rows_left_out"]
+    without = f" ({left_out:,} more have no such label and are left out)" if left_out else ""
+    seen = {role: share for role, share in report["seen"].items() if share is not None}
+    served = [role for role, share in seen.items() if share >= SEEN]
+    uses = {"train": "trained the weights", "selection": "chose the checkpoint", "temperature": "set the temperature"}
+    if served:
+        standing = f"They also {' and '.join(uses[role] for role in served)}, so this is no test."
+    elif seen:
+        standing = "They served neither for training nor for a choice."
+    else:
+        standing = "What they served for before is not recorded."
+    shared = seen.get("train", 0)
+    overlap = f" About {shared:.1%} of them equal a training picture." if 0 < shared < SEEN else ""
+    return f"{report['n']:,} rows, {report['n_distinct']:,} distinct pictures{without}. {standing}{overlap}"
+
+
+def results_table(report: dict) -> str:
+    """Every overall figure, plain and averaged over views."""
+    columns = [("one view", report["metrics"])]
+    if report["metrics_tta"]:
+        columns.append((f"{report['tta']} TTA", report["metrics_tta"]))
+    rows = [
+        [figure.name, *(range_text(metrics[key], figure.percent) for _, metrics in columns)]
+        for key, figure in FIGURES.items()
+        if key in report["metrics"]
+    ]
+    return table(["", *(name for name, _ in columns)], rows)
+
+
+def class_table(report: dict) -> str:
+    """Precision, recall, F1 and AUC of each class, of one view."""
+    rows = [
+        [one["label"], f"{one['n']:,}"]
+        + [range_text(one[key]) for key in ("precision", "recall", "f1")]
+        + [range_text(one["auc"], percent=False)]
+        for one in report["per_class"]
+    ]
+    return table(["class, one view", "rows", "precision", "recall", "F1", "AUC"], rows)
+
+
+def confused_text(report: dict) -> str:
+    """The most frequent mistakes, worst first."""
+    pairs = [f"{p['true']} as {p['predicted']} ({p['n']}, {100 * p['share']:.0f}%)" for p in report["most_confused"]]
+    return ", ".join(pairs) or "nothing"
+
+
+def calibration_text(report: dict) -> str:
+    """Calibration errors before and after temperature, of one view and averaged."""
+    bins, folds = report["calibration"]["bins"], report["calibration"]["folds"]
+    sentences = [f"Expected calibration error over {bins} bins of equal mass, in percent:"]
+    for name, key in (("one view", "single"), (f"{report['tta']} TTA", "tta")):
+        one = report["calibration"][key]
+        if one:
+            errors = {kind: f"{100 * value:.1f}" for kind, value in one["ece"].items()}
+            sentences.append(
+                f"{name} {errors['at_1']} at temperature 1, {errors['stored']} as stored (temperature "
+                f"{one['temperature_stored']:.3f}), **{errors['cross_fitted']}** cross-fitted over {folds} folds;"
+            )
+    return " ".join(sentences).rstrip(";") + "."
+
+
+def conformal_text(report: dict) -> str:
+    """How answers of one or more classes do."""
+    one = report["conformal"]
+    return (
+        f"Asked to hold the label {100 * one['coverage_asked']:.0f}% of the time, answers hold it "
+        f"{100 * one['coverage']:.1f}% (cross-fitted), with {one['mean_size']:.2f} classes on average; "
+        f"{100 * one['share_of_one_class']:.0f}% of them are a single class."
+    )
+
+
+def training_text(used: dict) -> str:
+    """What the model was trained, selected and calibrated on."""
+    roles = {"train": "Trained on", "selection": "Checkpoint chosen on", "temperature": "Temperature fitted on"}
+    sentences = []
+    for role, verb in roles.items():
+        if role not in used:
+            continue
+        one = used[role]
+        left_out = one.get("left_out_as_leaking", 0)
+        without = f" ({left_out:,} rows that equal a validation picture were left out)" if left_out else ""
+        sentences.append(f"{verb} {one['n']:,} pictures with {LABEL_NAMES[one['labels']]}{without}.")
+    return " ".join(sentences) or "Which pictures served for training is not recorded."
+
+
+def robustness_table(record: dict) -> str:
+    """Accuracy by corruption and strength, from training/robustness.py."""
+    most = max(len(one["strengths"]) for one in record["corruptions"])
+    rows = [["none", range_text(record["clean"]), *[""] * (most - 1)]]
+    for one in record["corruptions"]:
+        cells = [f"{s['strength']}: {100 * s['accuracy']['value']:.1f}" for s in one["strengths"]]
+        rows.append([f"{one['name']} ({one['unit']})", *cells, *[""] * (most - len(cells))])
+    intro = (
+        f"Accuracy in percent on the same {record['n']:,} rows, one view, by strength of what was done to the pictures:"
+    )
+    return f"{intro}\n\n{table(['corruption', *[''] * most], rows)}"
+
+
+def attention_table(record: dict) -> str:
+    """Share of attention on parts of the face, and deletion and insertion, from training/attention_report.py."""
+    regions = list(record["area"])
+    rows = [["area of the crop", *(f"{100 * record['area'][name]:.0f}" for name in regions), "", ""]]
+    for one in record["methods"]:
+        shares = [range_text(one["share"][name]) for name in regions]
+        rows.append([one["name"], *shares, range_text(one["deletion"], False), range_text(one["insertion"], False)])
+    areas = [range_text(record["random"][name], False) for name in ("deletion", "insertion")]
+    rows.append(["random map", *[""] * len(regions), *areas])
+    intro = (
+        f"Share of each map on parts of the face in percent, over {record['n']:,} pictures. Deletion (lower is better) "
+        "and insertion (higher is better) are areas under the probability of the answer while the most important "
+        "pixels are blurred or restored first."
+    )
+    return f"{intro}\n\n{table(['', *regions, 'deletion', 'insertion'], rows)}"
