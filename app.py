@@ -12,8 +12,10 @@ if __name__ == "__main__":
     with ScratchFolder() as scratch:
         # Set before Gradio is imported: every temporary file lands in a folder that is swept and removed at the end.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(scratch.path)
-        from fer_hf.demo.page import build_page, launch_options
+        from fer_hf.demo.page import build_page, configured_store, launch_options
         from fer_hf.demo.shelf import open_shelf
         from fer_hf.hub import configured_model
 
-        build_page(open_shelf(configured_model())).launch(**launch_options())
+        shelf = open_shelf(configured_model())
+        store = configured_store(shelf.first.recognizer.labels)
+        build_page(shelf, store=store).launch(**launch_options())

@@ -182,7 +182,7 @@ def _tools(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     looks = any(one.attention for one in predictions)
     attention = (
         "<label>Where it looked <select data-kind></select></label>"
-        f'<label class="fer-target">for <select data-target>{expressions}</select></label>'
+        f'<label class="fer-target">for <select data-expression>{expressions}</select></label>'
         '<label>Strength <input type="range" data-opacity min="0" max="100" value="60"></label>'
     )
     return (

@@ -1,12 +1,17 @@
 """The page: tabs in order, and how it is launched."""
 
+import os
+from collections.abc import Sequence
+
 import gradio as gr
 from starlette.middleware import Middleware
 
+from fer_hf.contributions import ContributionStore
 from fer_hf.demo.about import build_about_tab
 from fer_hf.demo.api import build_api
 from fer_hf.demo.batch import build_batch_tab
 from fer_hf.demo.compare import build_compare_tab
+from fer_hf.demo.contribute import build_contribute_tab
 from fer_hf.demo.jobs import Jobs
 from fer_hf.demo.limits import REQUEST_BYTES, BodyLimit, Line
 from fer_hf.demo.model import build_model_tab
@@ -14,6 +19,7 @@ from fer_hf.demo.photo import build_photo_tab
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.theme import TITLE, build_theme, read_css, read_head
 from fer_hf.demo.uploads import keep_uploads_apart
+from fer_hf.demo.webcam import build_webcam_tab
 
 HEADER = (
     '<header class="fer-header"><h1>What does this face seem to express?</h1><p>Give a photo and see each face, the '
@@ -21,13 +27,15 @@ HEADER = (
 )
 
 
-def build_page(shelf: Shelf, line: Line | None = None) -> gr.Blocks:
-    """The whole demo around a shelf of models, not yet launched."""
+def build_page(shelf: Shelf, *, line: Line | None = None, store: ContributionStore | None = None) -> gr.Blocks:
+    """The whole demo around a shelf of models, not yet launched; with a store, visitors can contribute."""
     line, jobs = line or Line(), Jobs()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as page:
         gr.HTML(HEADER)
         with gr.Tab("Photo", id="photo"):
             build_photo_tab(shelf, line)
+        with gr.Tab("Webcam", id="webcam"):
+            build_webcam_tab(shelf, line)
         with gr.Tab("Batch", id="batch"):
             build_batch_tab(shelf, jobs)
         with gr.Tab("Compare", id="compare"):
@@ -36,6 +44,9 @@ def build_page(shelf: Shelf, line: Line | None = None) -> gr.Blocks:
             build_model_tab(shelf, line)
         with gr.Tab("About", id="about"):
             build_about_tab(shelf)
+        if store is not None:
+            with gr.Tab("Contribute", id="contribute"):
+                build_contribute_tab(shelf, line, jobs, store)
         build_api(shelf, line, Line(running=1, waiting=8, seconds=120))
     page.queue(max_size=200, default_concurrency_limit=None)
     return page
@@ -57,3 +68,9 @@ def launch_options() -> dict:
         "share": False,
         "pwa": False,
     }
+
+
+def configured_store(labels: Sequence[str]) -> ContributionStore | None:
+    """The store in the folder that the environment variable FER_CONTRIBUTIONS names; None, and no tab, without one."""
+    folder = os.environ.get("FER_CONTRIBUTIONS")
+    return ContributionStore(folder, labels) if folder else None

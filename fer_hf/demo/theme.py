@@ -1,5 +1,6 @@
 """How the page looks: a theme on fonts every system has, so that none is fetched, and the page's style and script."""
 
+import re
 from pathlib import Path
 
 import gradio as gr
@@ -22,9 +23,16 @@ def read_css() -> str:
 
 
 def read_head() -> str:
-    """What goes into the page's head: a description and the script that the tabs call."""
-    script = (STATIC / "page.js").read_text(encoding="utf-8")
+    """What goes into the page's head: a description and the script whose functions the tabs call.
+
+    The script is the files of ``static`` one after the other in a function of its own, so that nothing else of the page
+    meets their names.
+    """
+    files = sorted(STATIC.glob("*.js"))
+    script = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    tabs = ", ".join(sorted(set(re.findall(r"^function (\w+Tab)\(", script, re.MULTILINE))))
     return (
         '<meta name="description" content="See which facial expression a small model perceives in a photo, how sure it '
-        f'is and where it looked.">\n<script>{script}</script>'
+        'is and where it looked.">\n'
+        f'<script>window.fer = (() => {{\n"use strict";\n{script}\nreturn {{ {tabs} }};\n}})();</script>'
     )

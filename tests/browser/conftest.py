@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Iterator[SimpleNamespace]:
     """The running demo: its address, its scratch folder and its recognizer."""
+    from fer_hf.contributions import ContributionStore
     from fer_hf.demo.limits import ScratchFolder
     from fer_hf.demo.page import build_page, launch_options
     from tests.demo_fake import FakeRecognizer, fake_shelf
@@ -34,9 +35,10 @@ def site(tmp_path_factory) -> Iterator[SimpleNamespace]:
         patch.setenv("GRADIO_TEMP_DIR", str(scratch.path))
         patch.setattr("tempfile.tempdir", str(scratch.path))
         recognizer = FakeRecognizer()
-        page = build_page(fake_shelf(recognizer))
+        store = ContributionStore(tmp_path_factory.mktemp("store"), recognizer.labels)
+        page = build_page(fake_shelf(recognizer), store=store)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-        yield SimpleNamespace(url=url, scratch=scratch.path, recognizer=recognizer, blocks=page)
+        yield SimpleNamespace(url=url, scratch=scratch.path, recognizer=recognizer, store=store)
         page.close(verbose=False)
 
 

@@ -71,7 +71,7 @@ def test_attention_follows_kind_expression_and_strength(open_page, site):
     result = answer(page)
     slot = result.locator(".fer-heat image[href]")
     first = slot.get_attribute("href")
-    target = result.locator("[data-target]")
+    target = result.locator("[data-expression]")
     other = "disgust" if target.input_value() != "disgust" else "happy"
     before = len(site.recognizer.attended)
     target.select_option(other)

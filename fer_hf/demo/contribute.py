@@ -1,0 +1,212 @@
+"""The Contribute tab: correct a label, or offer labelled photos in a zip; stored only with consent, withdrawable."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import PurePosixPath
+
+import gradio as gr
+from PIL import Image
+
+from fer_hf.contributions import CONSENT, ContributionStore, Offer
+from fer_hf.demo.archives import MAX_FILES, count_files, unpack
+from fer_hf.demo.calls import answer, files_of, first_file
+from fer_hf.demo.desk import Desk
+from fer_hf.demo.job_calls import job_calls
+from fer_hf.demo.jobs import Jobs, Progress
+from fer_hf.demo.limits import Line, Refused
+from fer_hf.demo.markup import data_url
+from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.uploads import Upload
+from fer_hf.faces import Face, align_face
+from fer_hf.image_io import DEFAULT_LIMITS, ImageError
+from fer_hf.labels import canonical_label
+
+FACE_PX = 256
+FACE_MARGIN = 0.5
+"""Room around the face box, so that the picture can be aligned again to any model's framing."""
+SHOWN_REASONS = 20
+
+
+def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: ContributionStore) -> gr.HTML:
+    """The tab's one component."""
+
+    async def find(form) -> dict:
+        return await answer(line, lambda: {"html": show_faces(shelf.first, first_file(form), store.labels)})
+
+    async def give(form) -> dict:
+        number, label = int(form.data.get("face", 0)), str(form.data.get("label", ""))
+        return await answer(line, lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form)))
+
+    async def withdraw(receipt) -> dict:
+        return await answer(line, lambda: {"withdrawn": store.withdraw(str(receipt))})
+
+    def prepare(form):
+        uploads, keep = files_of(form), form.data.get("keep") == "yes"
+        count_files(uploads)
+        return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=_agreed(form))
+
+    return gr.HTML(
+        _page_html(),
+        js_on_load="fer.contributeTab(element, server)",
+        server_functions=[find, give, withdraw, *job_calls(jobs, prepare)],
+        elem_id="contribute",
+        apply_default_css=False,
+    )
+
+
+def _agreed(form) -> bool:
+    return form.data.get("consent") == "yes"
+
+
+def show_faces(desk: Desk, upload: Upload, labels: Sequence[str]) -> str:
+    """A row a face: its picture as it would be stored, what was perceived, and a choice of the right label."""
+    found = desk.recognize(upload)
+    if not found.predictions:
+        raise Refused("No face found in this photo; choose another.")
+    rows = []
+    for number, one in enumerate(found.predictions):
+        options = "".join(
+            f"<option{' selected' if name == one.label else ''}>{escape(name)}</option>" for name in labels
+        )
+        picture = data_url(cut_face(found.photo, one.face), "JPEG", quality=85)
+        rows.append(
+            f'<article class="fer-face" data-face="{number}"><div class="fer-crop fer-still"><img src="{picture}" '
+            f'alt="Face {number + 1} as it would be stored"></div><div class="fer-face-text"><h3>Perceived as '
+            f'{escape(one.label)}</h3><label class="fer-field">What do you see? <select>{options}</select></label>'
+            '<button class="fer-button fer-primary" type="button" data-give>Give this picture</button></div></article>'
+        )
+    return "".join(rows)
+
+
+def cut_face(photo: Image.Image, face: Face) -> Image.Image:
+    """The face with some room around it, square, at most ``FACE_PX``: nothing else of the photo is stored."""
+    side = max(face.box_xyxy[2] - face.box_xyxy[0], face.box_xyxy[3] - face.box_xyxy[1]) * (1 + FACE_MARGIN)
+    size_px = max(min(round(side), FACE_PX), 1)
+    return align_face(photo, face, template=None, size_px=size_px, margin=FACE_MARGIN).crop
+
+
+def give_face(desk: Desk, store: ContributionStore, upload: Upload, number: int, label: str, consent: bool) -> dict:
+    """The receipt for one face of a photo, stored with the label its giver chose."""
+    _require_consent(consent)
+    predictions = (found := desk.recognize(upload)).predictions
+    if not 0 <= number < len(predictions):
+        raise Refused("This face is not in the photo any more; choose the photo again.")
+    one = predictions[number]
+    return {"receipt": _store(store, [Offer(cut_face(found.photo, one.face), label, one.label)])}
+
+
+def _require_consent(consent: bool) -> None:
+    if not consent:
+        raise Refused("Tick the consent above first; nothing was stored.")
+
+
+def _store(store: ContributionStore, offers: Sequence[Offer]) -> str:
+    try:
+        return store.add(offers, consent=True)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise Refused("The store cannot be written to at the moment; nothing was stored.") from error
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a zip of labelled photos holds: offers that can be taken, and a reason for each file that cannot."""
+
+    offers: list[Offer]
+    rejected: list[tuple[str, str]]
+
+
+def audit_zip(desk: Desk, store: ContributionStore, uploads: Sequence[Upload], progress: Progress) -> Audit:
+    """Look at every photo; the folder it lies in is its label, as in ``happy/anna.jpg``."""
+    total, seen = count_files(uploads), set()
+    offers, rejected = [], []
+    for number, upload in enumerate(unpack(uploads, with_folders=True)):
+        progress.step(number, total)
+        try:
+            offer = _offer_of(desk, store, upload)
+        except (ImageError, Refused) as error:
+            rejected.append((upload.name, str(error)))
+            continue
+        pixels = offer.picture.tobytes()
+        if pixels in seen or store.holds(offer.picture):
+            rejected.append((upload.name, "The same picture is there already."))
+            continue
+        seen.add(pixels)
+        offers.append(offer)
+    return Audit(offers, rejected)
+
+
+def _offer_of(desk: Desk, store: ContributionStore, upload: Upload) -> Offer:
+    folder = PurePosixPath(upload.name).parent.name
+    try:
+        label = canonical_label(folder)
+    except ValueError as error:
+        raise Refused(f"The folder {folder!r} is no expression; use {', '.join(store.labels)}.") from error
+    if label not in store.labels:
+        raise Refused(f"{label} is not collected here; use {', '.join(store.labels)}.")
+    found = desk.recognize(upload)
+    if len(found.predictions) != 1:
+        raise Refused(f"{len(found.predictions)} faces; a labelled photo must show exactly one.")
+    one = found.predictions[0]
+    return Offer(cut_face(found.photo, one.face), label, one.label)
+
+
+def take_zip(
+    desk: Desk, store: ContributionStore, uploads: Sequence[Upload], progress: Progress, *, keep: bool, consent: bool
+) -> dict:
+    """The audit as HTML; with ``keep`` what passed is stored as well, under one receipt."""
+    if keep:
+        _require_consent(consent)
+    audit = audit_zip(desk, store, uploads, progress)
+    if keep:
+        if not audit.offers:
+            raise Refused("No photo of this zip can be taken; nothing was stored.")
+        return {"receipt": _store(store, audit.offers), "html": ""}
+    return {"html": _audit_html(audit), "takeable": len(audit.offers)}
+
+
+def _audit_html(audit: Audit) -> str:
+    counts = Counter(offer.label for offer in audit.offers)
+    agree = sum(offer.label == offer.predicted for offer in audit.offers)
+    rows = "".join(f'<tr><th scope="row">{name}</th><td>{number}</td></tr>' for name, number in counts.most_common())
+    reasons = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in audit.rejected[:SHOWN_REASONS])
+    more = len(audit.rejected) - SHOWN_REASONS
+    reasons += f"<li>… and {more} more</li>" if more > 0 else ""
+    button = '<button class="fer-button fer-primary" type="button" data-give-zip>Give these photos</button>'
+    return (
+        f'<p class="fer-summary">{len(audit.offers)} photos can be taken, {len(audit.rejected)} cannot. For {agree} '
+        "the model perceives the same.</p>"
+        f'<table class="fer-table"><tbody>{rows}</tbody></table><ul>{reasons}</ul>{button if rows else ""}'
+    )
+
+
+def _page_html() -> str:
+    return f"""
+<div class="fer" data-max-bytes="{DEFAULT_LIMITS.max_bytes}">
+  <div class="fer-ask">
+    <div class="fer-notice" role="note"><strong>What is stored.</strong> Only what you give with the button: the face
+      with a little room around it, encoded anew without metadata, your label, and what the model had said. You get an
+      id with which you can withdraw it. Looking at a photo here stores nothing.</div>
+    <p><label><input type="checkbox" name="consent"> {escape(CONSENT)}</label></p>
+    <div class="fer-drop">
+      <input class="fer-file" type="file" id="fer-contribute-file"
+        accept="image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif,.zip">
+      <label class="fer-button fer-primary" for="fer-contribute-file">Choose a photo or a zip</label>
+      <p class="fer-hint">A zip holds at most {MAX_FILES} photos of one face each, in folders named by their
+        expression, such as happy/1.jpg. It is checked first, and you see the result before anything is stored.</p>
+    </div>
+    <p class="fer-error" role="alert"></p>
+    <p class="fer-progress" role="status"></p>
+    <progress class="fer-meter" hidden aria-label="Progress"></progress>
+    <button class="fer-button fer-cancel" type="button" hidden>Stop</button>
+    <form class="fer-withdraw"><label class="fer-field">Withdraw what you gave
+      <input name="receipt" placeholder="your id" autocomplete="off"></label>
+      <button class="fer-button" type="submit">Withdraw</button></form>
+  </div>
+  <div class="fer-answer" aria-label="Your pictures" role="region">
+    <p class="fer-placeholder">The faces of your photo appear here, each with a choice of labels.</p>
+  </div>
+</div>"""

@@ -1,0 +1,113 @@
+// The Photo tab, and choosing, dropping, pasting and taking pictures.
+
+function photoTab(element, server) {
+  const root = element.querySelector(".fer");
+  root.ferServer = server;
+  const answerBox = root.querySelector(".fer-answer");
+  const examples = answerBox.querySelector(".fer-examples");
+  let latest = 0;
+  listenToResults(answerBox);
+  all(answerBox, ".fer-result").forEach(prepareResult);
+
+  async function analyse(file) {
+    if (tooLarge(root, file)) return;
+    const turn = ++latest;
+    say(root, "", "Looking for faces…");
+    showWaiting(answerBox, file);
+    const answer = await call(server.analyse, { file, model: chosenModel() });
+    if (turn !== latest) return;
+    if (answer.error) {
+      say(root, answer.error);
+      answerBox.replaceChildren(examples);
+      return;
+    }
+    say(root);
+    answerBox.innerHTML = answer.html;
+    const back = document.createElement("button");
+    back.type = "button";
+    back.className = "fer-button fer-back";
+    back.textContent = "Show the examples again";
+    back.addEventListener("click", () => answerBox.replaceChildren(examples));
+    answerBox.append(back);
+    const result = answerBox.querySelector(".fer-result");
+    prepareResult(result);
+    root.querySelector(".fer-said").textContent = result.querySelector(".fer-summary").textContent;
+    if (window.innerWidth < 768) answerBox.scrollIntoView({ behavior: "smooth", block: "start" });
+  }
+
+  listenForFiles(root, ([file]) => analyse(file));
+  listenToCamera(root, analyse);
+}
+
+function showWaiting(answerBox, file) {
+  const waiting = document.createElement("div");
+  waiting.className = "fer-waiting";
+  const preview = new Image();
+  preview.alt = "";
+  preview.onload = preview.onerror = () => URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  const bar = document.createElement("div");
+  bar.className = "fer-busy";
+  waiting.append(preview, bar);
+  answerBox.replaceChildren(waiting);
+}
+
+// Choosing, dropping and pasting files. Paste works anywhere on the page while the tab is shown.
+function listenForFiles(root, take) {
+  const input = root.querySelector(".fer-file");
+  const drop = root.querySelector(".fer-drop");
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = "";
+    if (files.length) take(files);
+  });
+  const over = (event) => {
+    event.preventDefault();
+    drop.classList.add("fer-over");
+  };
+  drop.addEventListener("dragover", over);
+  drop.addEventListener("dragleave", () => drop.classList.remove("fer-over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("fer-over");
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
+  });
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    if (files.length && root.offsetParent !== null) take(files);
+  });
+}
+
+function listenToCamera(root, analyse) {
+  const panel = root.querySelector(".fer-camera");
+  const video = panel.querySelector("video");
+  const stop = () => {
+    for (const track of video.srcObject ? video.srcObject.getTracks() : []) track.stop();
+    video.srcObject = null;
+    panel.hidden = true;
+  };
+  const start = async () => {
+    say(root);
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 1280, height: 720 } });
+      panel.hidden = false;
+      await video.play();
+    } catch {
+      say(root, "The camera cannot be used; allow it in the browser's address bar, or choose a photo instead.");
+    }
+  };
+  const take = () => {
+    const canvas = document.createElement("canvas");
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    stop();
+    canvas.toBlob((blob) => analyse(new File([blob], "camera.jpg", { type: "image/jpeg" })), "image/jpeg", 0.92);
+  };
+  root.addEventListener("click", (event) => {
+    const act = event.target.closest("[data-camera]")?.dataset.camera;
+    if (act === "open") start();
+    if (act === "take" && video.videoWidth) take();
+    if (act === "close") stop();
+  });
+}

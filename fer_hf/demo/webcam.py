@@ -1,0 +1,154 @@
+"""The Webcam tab: live boxes and labels, a timeline of probabilities, and nothing kept but on request."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.limits import Line, Refused
+from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.uploads import Upload
+from fer_hf.faces import area_xyxy
+from fer_hf.image_io import ImageLimits, read_image
+from fer_hf.recognition import ExpressionRecognizer
+from fer_hf.tracking import FaceTracker, Track
+
+FRAME_LIMITS = ImageLimits(max_pixels=1280 * 960, max_bytes=1_000_000, formats=("JPEG",))
+MAX_STREAMS = 8
+MAX_FACES = 6
+"""Faces of a frame that are looked at, largest first, so that a crowd does not slow a stream down."""
+IDLE_S = 10.0
+LONGEST_S = 600.0
+NOTICE = (
+    '<div class="fer-notice" role="note"><strong>Before you start the camera.</strong> While it runs, small pictures '
+    "of it are sent to the server this page comes from, looked at one by one and forgotten: nothing is kept, nobody "
+    "else gets them. You see the expression a model <em>perceives</em>, not what anybody feels. It must not be used "
+    "for decisions about people at work, at school or by the police. Have the consent of everyone in the picture.</div>"
+)
+
+
+@dataclass
+class _Stream:
+    tracker: FaceTracker
+    recognizer: ExpressionRecognizer
+    started_at: float
+    used_at: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Streams:
+    """The trackers of the cameras that run now; they hold positions and probabilities, no pictures.
+
+    A stream ends after ``IDLE_S`` without a frame. At most ``MAX_STREAMS`` run, each for at most ``LONGEST_S``.
+    """
+
+    def __init__(self, shelf: Shelf, clock=time.monotonic) -> None:
+        self.shelf, self._clock = shelf, clock
+        self._streams: dict[str, _Stream] = {}
+        self._lock = threading.Lock()
+
+    def look(self, stream_id: str, model: str, frame: Upload) -> dict:
+        """The faces in a frame of a stream: ``{"faces": [{"id", "box", "label", "score", "scores"}]}``.
+
+        Raises Refused where too many cameras run or this one has run for long.
+        """
+        stream = self._open(stream_id, model)
+        image = read_image(frame.data, limits=FRAME_LIMITS).image
+        with stream.lock:
+            now = self._clock()
+            seen = stream.tracker.update(image, now)
+            largest = sorted(seen, key=lambda track: area_xyxy(track.face.box_xyxy), reverse=True)[:MAX_FACES]
+            crops = [stream.recognizer.align(image, track.face).crop for track in largest]
+            rows = stream.recognizer.classify(crops).tolist()
+            tracks = [
+                stream.tracker.record(track.id, dict(zip(stream.recognizer.labels, row, strict=True)), now)
+                for track, row in zip(largest, rows, strict=True)
+            ]
+        return {"faces": [_as_record(track) for track in tracks], "size": image.size}
+
+    def _open(self, stream_id: str, model: str) -> _Stream:
+        now, recognizer = self._clock(), self.shelf.desk(model).recognizer
+        with self._lock:
+            for key in [key for key, one in self._streams.items() if now - one.used_at > IDLE_S]:
+                del self._streams[key]
+            if stream_id not in self._streams:
+                if len(self._streams) >= MAX_STREAMS:
+                    raise Refused(f"{MAX_STREAMS} cameras are running already. Busy, please try again in a moment.")
+                tracker = FaceTracker(recognizer.detector, history_s=0)
+                self._streams[stream_id] = _Stream(tracker, recognizer, now, now)
+            stream = self._streams[stream_id]
+            stream.used_at = now
+        if now - stream.started_at > LONGEST_S:
+            raise Refused(
+                f"The camera has run for {LONGEST_S / 60:.0f} minutes and was paused; start it again to go on."
+            )
+        return stream
+
+    def close(self, stream_id: str) -> None:
+        """Forget a stream at once; nothing happens where it is unknown."""
+        with self._lock:
+            self._streams.pop(stream_id, None)
+
+
+def _as_record(track: Track) -> dict:
+    return {
+        "id": track.id,
+        "box": [round(value, 1) for value in track.face.box_xyxy],
+        "label": track.label,
+        "score": round(track.scores[track.label], 4),
+        "scores": {name: round(score, 4) for name, score in track.scores.items()},
+    }
+
+
+def build_webcam_tab(shelf: Shelf, line: Line) -> gr.HTML:
+    """The tab's one component."""
+    streams = Streams(shelf)
+
+    async def look(form) -> dict:
+        stream_id, model = str(form.data.get("stream", ""))[:64], str(form.data.get("model", ""))
+        return await answer(line, lambda: streams.look(stream_id, model, first_file(form)))
+
+    def close(stream_id) -> dict:
+        streams.close(str(stream_id)[:64])
+        return {}
+
+    return gr.HTML(
+        PAGE,
+        js_on_load="fer.webcamTab(element, server)",
+        server_functions=[look, close],
+        elem_id="webcam",
+        apply_default_css=False,
+    )
+
+
+PAGE = f"""
+<div class="fer">
+  <div class="fer-ask">
+    {NOTICE}
+    <div class="fer-drop">
+      <button class="fer-button fer-primary" type="button" data-live="start">Start the camera</button>
+      <button class="fer-button" type="button" data-live="pause" hidden>Pause</button>
+      <button class="fer-button" type="button" data-live="stop" hidden>Stop the camera</button>
+      <p class="fer-hint"><label><input type="checkbox" data-live="keep"> Keep the best picture on this page</label></p>
+    </div>
+    <p class="fer-error" role="alert"></p>
+    <p class="fer-progress" role="status"></p>
+    <p class="fer-speed" aria-live="off"></p>
+    <div class="fer-best" hidden><h3>Best picture so far</h3><img alt="The best picture so far">
+      <button class="fer-button" type="button" data-live="save">Save it</button></div>
+  </div>
+  <div class="fer-answer" aria-label="Live view" role="region">
+    <p class="fer-placeholder">The live picture appears here with a box around each face, and below it how the
+      probabilities of the largest face change.</p>
+    <div class="fer-live" hidden>
+      <div class="fer-live-stage">
+        <video playsinline muted aria-label="Camera"></video><div class="fer-live-boxes"></div>
+      </div>
+      <canvas class="fer-timeline" width="900" height="180" role="img"
+        aria-label="Probabilities of the largest face over the last 20 seconds"></canvas>
+      <ul class="fer-legend"></ul>
+    </div>
+  </div>
+</div>"""
