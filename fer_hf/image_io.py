@@ -105,7 +105,7 @@ def _name(source: object) -> str:
     if isinstance(path, str | os.PathLike):
         return "".join(c if c.isprintable() else "?" for c in Path(os.fsdecode(path)).name) or "The path"
     kinds = {Image.Image: "The PIL image", np.ndarray: "The array"}
-    return next((name for kind, name in kinds.items() if isinstance(source, kind)), "The picture")
+    return next((name for kind, name in kinds.items() if isinstance(source, kind)), "The file")
 
 
 def _bytes_from(source: str | os.PathLike | bytes | BinaryIO, name: str, max_bytes: int) -> bytes:
@@ -192,6 +192,8 @@ def _disarm(data: bytes, name: str, limits: ImageLimits) -> bytes:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         # An animated PNG may have a canvas filled at once.
         _check_size(struct.unpack_from(">II", data, 16), name, limits)
+        if b"IEND" not in data:  # Pillow is content as soon as it has all pixels
+            raise EOFError("no IEND chunk")
     elif data.startswith(b"\xff\xd8"):
         # EXIF is one segment of at most 64 kB. Pillow joins further ones and parses the whole: megabytes of tags, each
         # with megabytes of values. Within a scan 0xFF is never followed by 0xE1, so no pixel is touched.
@@ -322,6 +324,7 @@ def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
 def _flatten(image: Image.Image) -> Image.Image:
     """The image over white as "RGB" where it has transparency; "L", "RGB" or "CMYK" in any case."""
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow has no way from La to RGBA
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
         canvas.paste(image, mask=image)
