@@ -55,7 +55,8 @@ class MTCNNDetector:
     The smallest face looked for is the larger of ``min_face_px`` and ``min_face_share`` of the photo's size (the square
     root of its area), which keeps the cost per photo the same from one megapixel on. ``thresholds`` are the scores, in
     [0, 1], that a window needs to pass each of the three networks. Of more than ``max_faces`` the largest are kept.
-    A larger photo than ``max_pixels`` is shrunk to that many; boxes are always in the photo's own pixels.
+    A photo of more than ``max_pixels`` (full HD fits) is shrunk to that; boxes are always in the photo's own pixels.
+    ``keep_threshold`` is the lower score at which ``refine`` still holds on to a face that it is given.
     """
 
     def __init__(
@@ -66,14 +67,16 @@ class MTCNNDetector:
         min_face_share: float = 0.025,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
         max_faces: int = 100,
-        max_pixels: int = 2_000_000,
+        max_pixels: int = 2_100_000,
+        keep_threshold: float = 0.5,
     ) -> None:
-        _require_settings(min_face_px, min_face_share, thresholds, max_faces, max_pixels)
+        _require_settings(min_face_px, min_face_share, (*thresholds, keep_threshold), max_faces, max_pixels)
         from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 
         self.device = torch.device(device)
         self.min_face_px, self.min_face_share = min_face_px, min_face_share
-        self.thresholds, self.max_faces, self.max_pixels = thresholds, max_faces, max_pixels
+        self.thresholds, self.keep_threshold = thresholds, keep_threshold
+        self.max_faces, self.max_pixels = max_faces, max_pixels
         self._pnet, self._rnet, self._onet = (
             net().eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
             for net in (PNet, RNet, ONet)
@@ -99,13 +102,16 @@ class MTCNNDetector:
         """
         if not faces:
             return ()
-        mips, scale = self._read(image)
-        boxes = torch.tensor([face.box_xyxy for face in faces], dtype=torch.float32, device=self.device) * scale
-        windows = _square(boxes)
+        windows = _square(torch.tensor([face.box_xyxy for face in faces], dtype=torch.float32, device=self.device))
+        region = _region_around(windows, image.size)
+        mips, scale = self._read(image.crop(region))
+        corner = torch.tensor(region[:2], device=self.device)
+        windows = (windows - corner.repeat(2)) * scale
         scores, shifts, points = self._run_onet(mips, windows)
-        placed = (_shift(windows, shifts), scores, _place_points(windows, points))
-        found = [_plausible(*(part[i : i + 1] for part in placed), scale) for i in range(len(faces))]
-        return tuple(one[0] if one and one[0].score >= self.thresholds[2] else None for one in found)
+        boxes = _shift(windows, shifts) + corner.repeat(2) * scale
+        points = _place_points(windows, points) + corner * scale
+        found = [_plausible(*(part[i : i + 1] for part in (boxes, scores, points)), scale) for i in range(len(faces))]
+        return tuple(one[0] if one and one[0].score >= self.keep_threshold else None for one in found)
 
     def _read(self, image: Image.Image) -> tuple[list[torch.Tensor], float]:
         """The bounded copy and its halvings, each (1, 3, H, W) in [-1, 1], and copy pixels per photo pixel."""
@@ -192,6 +198,14 @@ def _windows(mips: list[torch.Tensor], boxes: torch.Tensor, size: int) -> torch.
     return out
 
 
+def _region_around(windows: torch.Tensor, image_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The part of the image, in whole pixels, that holds all windows; at least one pixel."""
+    (x0, y0), (x1, y1) = windows[:, :2].amin(dim=0).tolist(), windows[:, 2:].amax(dim=0).tolist()
+    width, height = image_wh
+    left, top = min(max(math.floor(x0) - 2, 0), width - 1), min(max(math.floor(y0) - 2, 0), height - 1)
+    return left, top, max(min(math.ceil(x1) + 2, width), left + 1), max(min(math.ceil(y1) + 2, height), top + 1)
+
+
 def _square(boxes: torch.Tensor) -> torch.Tensor:
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True) / 2
     return torch.cat([centre - half, centre + half], dim=1)
@@ -243,7 +257,10 @@ def _require_settings(
         raise ValueError(f"min_face_px is {min_face_px}; MTCNN sees faces from {PNET_CELL_PX} pixels on")
     if not 0 <= min_face_share < 1:
         raise ValueError(f"min_face_share is {min_face_share}; it is a share of the photo's size, from 0 to below 1")
-    if len(thresholds) != 3 or not all(0 <= value <= 1 for value in thresholds):
-        raise ValueError(f"thresholds is {thresholds!r}; give three scores in [0, 1], one for each network")
+    if len(thresholds) != 4 or not all(0 <= value <= 1 for value in thresholds):
+        raise ValueError(
+            f"thresholds and keep_threshold are {thresholds!r}; give a score in [0, 1] for each of the three networks "
+            "and one to keep a face"
+        )
     if max_faces < 1 or max_pixels < 1:
         raise ValueError(f"max_faces is {max_faces} and max_pixels {max_pixels}; both must be at least 1")

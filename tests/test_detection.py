@@ -128,8 +128,9 @@ def test_another_mode_than_rgb_is_refused(detector):
     [
         ({"min_face_px": 5}, "min_face_px is 5"),
         ({"min_face_share": 1.0}, "min_face_share is 1.0"),
-        ({"thresholds": (0.6, 0.7)}, "three scores"),
-        ({"thresholds": (0.6, 0.7, 1.2)}, "three scores"),
+        ({"thresholds": (0.6, 0.7)}, "each of the three networks"),
+        ({"thresholds": (0.6, 0.7, 1.2)}, "each of the three networks"),
+        ({"keep_threshold": -0.1}, "one to keep a face"),
         ({"max_faces": 0}, "max_faces is 0"),
         ({"max_pixels": 0}, "max_pixels 0"),
     ],
@@ -193,6 +194,13 @@ def test_refine_keeps_the_place_of_a_face_that_left(detector, astronaut):
     assert first is None
     assert third is None
     assert iou_xyxy(second.box_xyxy, here.box_xyxy) > 0.8
+
+
+def test_refine_survives_faces_outside_the_image(detector, astronaut):
+    outside = Face((-900, -900, -800, -800), 1.0, None)
+    beyond = Face((5000, 5000, 5100, 5100), 1.0, None)
+    assert detector.refine(astronaut, [outside]) == (None,)
+    assert detector.refine(astronaut, [beyond]) == (None,)
 
 
 def test_refine_of_no_faces_is_empty(detector, astronaut):
