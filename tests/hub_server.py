@@ -112,6 +112,14 @@ class HubServer:
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(hf_api.api, "endpoint", self.url)
+        if "datasets" in sys.modules:  # else it will read the variables below
+            from datasets import config
+
+            cache = home / "datasets"
+            settings = {"HF_ENDPOINT": self.url, "HF_HUB_OFFLINE": False, "HF_DATASETS_CACHE": cache}
+            settings |= {"HUB_DATASETS_URL": f"{self.url}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"}
+            for name, value in settings.items():
+                monkeypatch.setattr(config, name, value)
         for name, value in self.environment(home).items():
             monkeypatch.setenv(name, value)
 

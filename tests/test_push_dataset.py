@@ -1,0 +1,344 @@
+"""A folder, CSV or zip file becomes a clean data set on the Hub: whole or not at all, and once."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import HfApi, hf_hub_download
+from PIL import ExifTags, Image
+
+from fer_hf.data.sources import load_source
+from tests import tiny_recipe
+from tests.data_folders import VOTES_HEADER, class_folders, fer_csv, picture, pixel_text, png, write_files
+from tests.pictures import encode
+from training import push_dataset, train
+from training.publishing import PublishError
+
+REQUIRED = ("--license", "cc-by-4.0", "--consent", "Everyone shown has agreed in writing.")
+SECRET = b"Anna Beispiel"
+
+
+def push(source, *options, repo="user/faces") -> None:
+    push_dataset.main(["--source", str(source), "--repo-id", repo, *REQUIRED, *map(str, options)])
+
+
+def refused(source, *options) -> str:
+    """The sentence with which a push ends, after which the repository is not there."""
+    with pytest.raises(ValueError) as caught:
+        push(source, *options)
+    assert not HfApi().repo_exists("user/faces", repo_type="dataset")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rows(repo="user/faces", **options) -> dict[str, list[dict]]:
+    """Every row of every split as it is in the parquet files on the Hub, pictures not decoded."""
+    found = {}
+    for path in HfApi().list_repo_files(repo, repo_type="dataset", **options):
+        if path.endswith(".parquet"):
+            table = pq.read_table(hf_hub_download(repo, path, repo_type="dataset", **options))
+            found.setdefault(path.split("/")[1].split("-")[0], []).extend(table.to_pylist())
+    return found
+
+
+def pixels(data: bytes) -> bytes:
+    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+@pytest.fixture
+def faces(tmp_path) -> Path:
+    """Forty pictures in two classes."""
+    return class_folders(tmp_path / "faces", {"Happiness": 20, "sad": 20})
+
+
+def test_nothing_but_pixels_is_published(hub, tmp_path, faces):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = SECRET.decode()
+    exif[ExifTags.Base.Orientation] = 6
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (48.0, 51.0, 29.5)})
+    photo = picture(99, 60, colour=True).crop((0, 0, 60, 40))
+    files = {
+        "Happiness/Anna Beispiel.jpg": encode(photo, "JPEG", exif=exif.tobytes(), comment=SECRET, quality=95),
+        "sad/Anna Beispiel.heic.jpg": encode(picture(98, 64, colour=True), "HEIC", exif=exif.tobytes()),
+        "sad/tail.png": png(97) + SECRET,
+    }
+    assert all(SECRET in data for data in files.values())
+    push(write_files(faces, files))
+    published = [row for of_split in rows().values() for row in of_split]
+    assert len(published) == 43
+    for row in published:
+        data = row["image"]["bytes"]
+        assert SECRET not in data
+        assert b"Exif" not in data
+        assert row["image"]["path"].split(".")[0] == row["row_id"]
+        assert not Image.open(io.BytesIO(data)).getexif()
+    sizes = [Image.open(io.BytesIO(row["image"]["bytes"])).size for row in published]
+    assert sizes.count((40, 60)) == 1  # upright, as its orientation said
+    for file in (hub.store.root / "datasets/user/faces").rglob("*"):
+        assert file.is_dir() or b"Beispiel" not in file.read_bytes()
+
+
+def test_it_loads_streams_and_trains(hub, faces, tmp_path):
+    push(faces, "--splits", "validation=0.25")
+    whole = datasets.load_dataset("user/faces")
+    assert {name: len(split) for name, split in whole.items()} == {"train": 30, "validation": 10}
+    names = whole["train"].features["label"].names
+    assert names == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+    assert sorted(map(names.__getitem__, whole["validation"]["label"])) == ["happy"] * 5 + ["sad"] * 5
+    streamed = datasets.load_dataset("user/faces", split="train", streaming=True)
+    assert [row["row_id"] for row in streamed] == whole["train"]["row_id"][:]
+
+    original = {pixels(file.read_bytes()): file.parent.name for file in faces.rglob("*.png")}
+    for split in load_source("user/faces").values():
+        for row in split:
+            folder = original.pop(row["image"].convert("RGB").tobytes())
+            assert names[row["label"]] == {"Happiness": "happy", "sad": "sad"}[folder]
+    assert original == {}
+
+    recipe, output = tiny_recipe.write(tmp_path, epochs=1), tmp_path / "run"
+    train.main(["--recipe", str(recipe), "--data", "user/faces", "--output", str(output), "--tracker", "none"])
+    assert (output / "best" / "model.safetensors").is_file()
+
+
+def test_copies_conflicts_and_empty_pictures_stay_behind(hub, faces, capsys):
+    write_files(faces, {"sad/copy.png": (faces / "sad/000.png").read_bytes()})
+    write_files(faces, {"sad/wrong.png": (faces / "Happiness/000.png").read_bytes()})
+    write_files(faces, {"sad/grey.png": encode(Image.new("L", (48, 48), 7), "PNG"), "sad/broken.png": b"\x89PNG"})
+    push(faces)
+    said = capsys.readouterr().out
+    assert "left out: sad/copy.png: the same picture is sad/000.png" in said
+    assert "left out: sad/wrong.png: equal pictures are labelled happy and sad" in said
+    assert "left out: sad/grey.png: it has one colour only" in said
+    published = rows()
+    assert {name: len(of_split) for name, of_split in published.items()} == {"test": 4, "train": 31, "validation": 4}
+    ids = [row["row_id"] for of_split in published.values() for row in of_split]
+    assert len(set(ids)) == 39
+    card = Path(hf_hub_download("user/faces", "README.md", repo_type="dataset")).read_text()
+    assert "1 row could not be read and is not here" in card
+    assert "2 rows are not here: equal pictures are labelled happy and sad" in card
+    assert "| happy | 15 | 2 | 2 |" in card
+    assert "Everyone shown has agreed in writing." in card
+    info = HfApi().dataset_info("user/faces")
+    assert info.card_data.license == "cc-by-4.0"
+    assert info.card_data.task_categories == ["image-classification"]
+
+
+def test_no_subject_is_in_two_splits_and_none_is_named(hub, tmp_path):
+    files = {
+        f"{label}/S{subject:03d}_{session:03d}_00000001.png": png(100 * subject + session)
+        for subject in range(12)
+        for session, label in enumerate(("happy", "happy", "sad", "sad"))
+    }
+    push(write_files(tmp_path / "ck", files), "--splits", "validation=0.25")
+    of_split = {name: {row["subject"] for row in split} for name, split in rows().items()}
+    assert not of_split["train"] & of_split["validation"]
+    assert of_split["train"] | of_split["validation"] == {f"subject-{n:04d}" for n in range(1, 13)}
+    together = {}
+    for split in rows().values():
+        for row in split:
+            together.setdefault(row["subject"], set()).add(pixels(row["image"]["bytes"]))
+    of_three = {pixels(png(300 + session)) for session in range(4)}
+    assert of_three in together.values()
+
+
+def test_a_csv_keeps_its_splits_and_votes(hub, tmp_path):
+    usages = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
+    csv = fer_csv(tmp_path / "fer2013.csv", [(i % 3, pixel_text(i), usage) for i, usage in enumerate(usages)])
+    votes = tmp_path / "fer2013new.csv"
+    votes.write_text(VOTES_HEADER + "".join(f"{usage},a.png,{i},1,0,0,0,0,0,0,0,0\n" for i, usage in enumerate(usages)))
+    push(csv, "--votes", votes)
+    published = rows()
+    assert {name: len(split) for name, split in published.items()} == {"train": 6, "validation": 3, "test": 3}
+    assert {row["votes"][0] for row in published["test"]} == {9, 10, 11}
+    for row in published["validation"]:
+        assert pixels(row["image"]["bytes"]) == picture(row["votes"][0]).convert("RGB").tobytes()
+
+
+def test_a_zip_file_is_read_like_its_folder(hub, tmp_path, faces):
+    archive = tmp_path / "faces.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for file in faces.rglob("*.png"):
+            opened.write(file, Path("my faces") / file.relative_to(faces))
+    push(archive)
+    ids = {row["row_id"] for split in rows().values() for row in split}
+    push(faces, repo="user/same")
+    assert ids == {row["row_id"] for split in rows("user/same").values() for row in split}
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("../evil.png", b"x")
+    HfApi().delete_repo("user/faces", repo_type="dataset")
+    assert "'../evil.png' leads outside" in refused(archive)
+    assert not (tmp_path / "evil.png").exists()
+
+
+def test_a_second_version_replaces_the_first(hub, faces, capsys):
+    push(faces, "--shard-mb", "0.01")
+    first = HfApi().list_repo_files("user/faces", repo_type="dataset")
+    push(faces, "--shard-mb", "0.01")
+    assert "already there, at commit" in capsys.readouterr().out
+    write_files(faces, {"sad/new.png": png(1000)})
+    push(faces)
+    second = HfApi().list_repo_files("user/faces", repo_type="dataset")
+    assert len([path for path in first if path.startswith("data/train-")]) > 1
+    assert [path for path in second if path.startswith("data/train-")] == ["data/train-00000-of-00001.parquet"]
+    assert sum(map(len, rows().values())) == 41
+
+
+def test_a_dry_run_sends_nothing_and_keeps_the_files(hub, faces, tmp_path, capsys):
+    push(faces, "--dry-run", "--work", tmp_path / "work")
+    folder = Path(capsys.readouterr().out.split("look at ")[1].strip())
+    assert (folder / "README.md").is_file()
+    assert len(pq.read_table(folder / "data")) == 40
+    assert hub.requests == []
+
+
+def test_a_pull_request_leaves_main_as_it_is(hub, faces, capsys):
+    HfApi().create_repo("user/faces", repo_type="dataset")
+    push(faces, "--create-pr")
+    assert f"{hub.url}/datasets/user/faces/discussions/1" in capsys.readouterr().out
+    assert rows() == {}
+    assert sum(map(len, rows(revision="refs/pr/1").values())) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--license", "  "), "--license is '  '"),
+        (("--license", "TODO"), "--license is 'TODO'"),
+        (("--license", "my-own"), 'README.md: the Hub refuses its metadata: "license" must be one of'),
+        (("--consent", "yes"), "--consent is 'yes'"),
+        (("--consent", "More information needed"), "--consent is 'More information needed'"),
+        (("--splits", "dev=0.1"), "--splits 'dev=0.1' should be validation=SHARE or test=SHARE"),
+        (("--splits", "test=much"), "--splits 'test=much' should be"),
+        (("--splits", "validation=0.5", "test=0.6"), "should be there and keep a share of its own"),
+        (("--remap", "sad"), "--remap 'sad' should be CLASS=CLASS"),
+        (("--remap", "sad=blue"), "unknown expression 'blue'"),
+        (("--max-side", "0"), "max_side_px should be at least 1"),
+        (("--repo-id", "faces"), "'faces' has no owner"),
+    ],
+)
+def test_each_wrong_field_is_named(hub, faces, options, message):
+    assert message in refused(faces, *options)
+
+
+def source_of(kind: str, folder: Path) -> Path:
+    """A source that cannot be published, by what is wrong with it."""
+    rows = [(i % 2, pixel_text(i), "Training") for i in range(20)]
+    broken = {
+        "short row": (0, " ".join(["1"] * 2303), "Training"),
+        "256": (0, " ".join(["256"] * 2304), "Training"),
+        "text": (0, " ".join(["x"] * 2304), "Training"),
+        "label": (9, pixel_text(50), "Training"),
+    }
+    if kind in broken:
+        return fer_csv(folder / "fer2013.csv", [*rows[:3], broken[kind]])
+    if kind == "columns":
+        return fer_csv(folder / "fer2013.csv", rows, header="a,b,c")
+    if kind == "class":
+        return class_folders(folder / "faces", {"happy": 5, "bored": 5})
+    if kind == "small class":
+        return class_folders(folder / "faces", {"happy": 9, "sad": 2})
+    if kind == "empty":
+        (folder / "faces").mkdir()
+        return folder / "faces"
+    if kind == "corrupt":
+        files = {f"happy/{i}.png": b"\x89PNG" if i < 5 else png(i) for i in range(10)}
+        return write_files(folder / "faces", files)
+    if kind == "zip":
+        (folder / "faces.zip").write_bytes(b"PK\3\4 no zip")
+        return folder / "faces.zip"
+    return folder / kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("short row", "row 5: 2,303 pixels instead of 2,304"),
+        ("256", "row 5: a pixel is '256'"),
+        ("text", "row 5: a pixel is 'x'"),
+        ("label", "row 5: "),
+        ("columns", "has the columns a, b, c"),
+        ("class", "unknown expression 'bored'"),
+        ("small class", "sad (2)"),
+        ("empty", "has no parquet, no fer2013.csv and no pictures"),
+        ("corrupt", "happy/0.png: "),
+        ("zip", "faces.zip is no intact zip file"),
+        ("none", "none"),
+        ("none.zip", "there is no file"),
+    ],
+)
+def test_each_malformed_source_is_one_sentence_that_says_where(hub, tmp_path, kind, message):
+    assert message in refused(source_of(kind, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault", "message"),
+    [
+        ("POST /api/validate-yaml", {"drop": True}, "cannot be reached or broke off"),
+        ("POST /api/repos/create", {"status": 403}, "does not let this token write there"),
+        ("PUT /lfs/", {"status": 400}, r"refuses it \(400\)"),
+        ("POST .*/commit/", {"status": 503}, r"an error \(503\)"),
+        ("POST .*/commit/", {"drop": True, "after": True}, "cannot be reached or broke off"),
+    ],
+)
+def test_after_a_fault_of_the_hub_the_same_command_finishes(hub, faces, pattern, fault, message):
+    hub.fail(pattern, **fault)
+    with pytest.raises(PublishError, match=message):
+        push(faces, "--shard-mb", "0.01")
+    push(faces, "--shard-mb", "0.01")
+    assert sum(map(len, rows().values())) == 40
+    stored = [request.path for request in hub.asked("^PUT /lfs/") if request.status == 200]
+    assert len(stored) == len(set(stored)) > 4
+    assert len(HfApi().list_repo_commits("user/faces", repo_type="dataset")) == 2
+
+
+NURSERY = """
+import json, os, sys
+from training import push_dataset
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        push_dataset.main(json.loads(line))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_killed_twice_each_picture_is_there_once(hub, tmp_path):
+    """A process that has imported everything forks one child a run, so that a kill costs no import."""
+    faces = class_folders(tmp_path / "faces", {"happy": 100, "sad": 100})
+    command = ["--source", str(faces), "--repo-id", "user/faces", *REQUIRED, "--shard-mb", "0.02"]
+    environment = os.environ | hub.environment(tmp_path / "home")
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    )
+    statuses, child = [], 0
+
+    def kill() -> None:
+        os.kill(child, signal.SIGKILL)
+
+    with nursery:
+        for pattern, skip in (("^PUT /lfs/", 3), ("POST .*/commit/", 0), (None, 0)):
+            if pattern:
+                hub.fail(pattern, skip=skip, call=kill)
+            nursery.stdin.write(json.dumps(command) + "\n")
+            nursery.stdin.flush()
+            lines = (line for line in nursery.stdout if line.strip().isdigit())
+            child = int(next(lines))
+            statuses.append(int(next(lines)))
+        nursery.stdin.close()
+    assert statuses == [signal.SIGKILL, signal.SIGKILL, 0]
+    published = [row for split in rows().values() for row in split]
+    assert len(published) == 200
+    originals = {pixels(file.read_bytes()) for file in faces.rglob("*.png")}
+    assert {pixels(row["image"]["bytes"]) for row in published} == originals
+    stored = [request.path for request in hub.asked("^PUT /lfs/") if request.status == 200]
+    assert len(stored) == len(set(stored)) > 10
