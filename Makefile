@@ -8,7 +8,7 @@ BIN := .venv/bin
 # The stamp is newer than what it was made from, so nothing is installed again until that changes.
 setup: .venv/.installed
 
-.venv/.installed: requirements.txt pyproject.toml
+.venv/.installed: requirements.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt --editable '.[dev]'
 	touch $@

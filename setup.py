@@ -14,7 +14,7 @@ if (folder / "config.json").is_file():
     packages.append("fer_hf._default_model")
     package_dir["fer_hf._default_model"] = str(folder)
 else:
-    print(f"warning: {folder} is missing; this build carries no default model", file=sys.stderr)
+    print(f"warning: {folder} is missing: this build carries no default model", file=sys.stderr)
 if "editable_wheel" in sys.argv:
     # `accelerate launch training/train.py` puts training/ on the path, not the folder that holds the package.
     packages += find_packages(include=["training*"])
