@@ -74,8 +74,9 @@ class ResNetSwishForImageClassification(FerPreTrainedModel):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The last layer with at least 6×6 cells at 48 pixels: the one before the last stage."""
-        return self.stages[-2 if len(self.stages) > 1 else -1][-1].output
+        """The end of the last stage, or of the one before where the last has fewer than 6×6 cells."""
+        last_side = self.config.image_size // (self.config.stem_stride * 2 ** (len(self.stages) - 1))
+        return self.stages[-1 if last_side >= 6 or len(self.stages) == 1 else -2][-1].output
 
     def features(self, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         x, attentions, hidden_states = self.stem(pixel_values), (), ()
