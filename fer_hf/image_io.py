@@ -1,27 +1,26 @@
 """Pictures from anywhere as upright RGB, or one `ImageError` that says in a sentence what is wrong.
 
 This is the project's only decoder of untrusted input. What it promises holds for hostile files too: the size is known
-from the header before any pixel is decoded, a file cannot make a parser read or build without end (see
-`_MeteredBytes` and `_disarm`), truncated data is refused, and no other exception than `ImageError` leaves.
+from the header before any pixel is decoded, a file cannot make a parser read or build without end (`image_guards`),
+truncated data is refused, and no other exception than `ImageError` leaves.
 """
 
 import io
 import os
-import re
 import struct
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
-from PIL import ExifTags, Image, ImageCms, TiffTags
+from PIL import ExifTags, Image, ImageCms
+
+from .image_guards import FORMATS, ImageError, ImageLimits, MeteredBytes, check_size, disarm, disarm_opened_tiff
+
+__all__ = ["DEFAULT_LIMITS", "FORMATS", "ImageError", "ImageLimits", "Photo", "read_image"]
 
 pillow_heif.register_heif_opener()
-
-# Pillow's names. AVIF is asked before HEIF: both accept the brand "mif1", and only AVIF's reader looks inside first.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,25 +33,6 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 }
 _GREY16_TO_8 = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded to nearest
 _ICC_SPACE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-_MAX_TIFF_VALUES = 200_000  # a 16-bit palette has 196,608; 50 million pixels in tiles of 16x16 have 195,313 offsets
-
-
-class ImageError(ValueError):
-    """A picture that cannot or must not be read; the message is one sentence for the person who gave it."""
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What `read_image` accepts: pixels (width times height), bytes of the file, and Pillow's names of formats."""
-
-    max_pixels: int = 50_000_000
-    max_bytes: int = 20_000_000
-    formats: tuple[str, ...] = FORMATS
-
-    def __post_init__(self):
-        unknown = set(self.formats) - set(FORMATS)
-        if unknown or not self.formats:
-            raise ValueError(f"formats is {self.formats}; name one or more of {FORMATS}.")
 
 
 @dataclass(frozen=True)
@@ -76,25 +56,26 @@ def read_image(
     as grey in [0, 1]. An embedded colour profile is converted to sRGB; a broken one is ignored with a note.
 
     Arrays are (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16 (65535 is white) or floats in [0, 1].
-    A PIL image is copied, at its current frame; `limits.max_bytes` and `limits.formats` do not apply to it.
+    A PIL image is copied, at its current frame. Pillow has read its header already, so of the limits only
+    `max_pixels` applies, and whoever opened a hostile file has met what it does: give the file or its bytes instead.
 
     Raises `ImageError` with one sentence for everything that cannot be read or is over a limit. The sentence names a
     file without its folder.
     """
     name = _name(source)
     if isinstance(source, np.ndarray):
-        _check_size(source.shape[1::-1] if source.ndim in (2, 3) else (1, 1), name, limits)
+        check_size(source.shape[1::-1] if source.ndim in (2, 3) else (1, 1), name, limits)
         return Photo(_flatten(_image_from_array(source, name)).convert("RGB"), None, ())
     try:
         if isinstance(source, Image.Image):
-            _check_size(source.size, name, limits)
+            check_size(source.size, name, limits)
             return _finish(source.copy(), source.format, name, limits, [])
         return _decode(_bytes_from(source, name, limits.max_bytes), name, limits)
     except ImageError:
         raise
-    # Pillow, libtiff, libheif and lcms document no closed set of exceptions for bad data (OSError, SyntaxError,
-    # struct.error, zlib.error, MemoryError, KeyError, ... have all been seen), and here untrusted data ends: whatever
-    # they raise is a property of the picture. The cause stays attached.
+    # Pillow and the libraries below it document no closed set of exceptions for bad data (OSError, SyntaxError,
+    # struct.error, zlib.error, KeyError, MemoryError, ...). This is where untrusted data ends: whatever they raise is a
+    # property of the picture, and stays attached as the cause.
     except Exception as error:
         raise ImageError(f"{name} is damaged or incomplete and cannot be decoded; save or send it again.") from error
 
@@ -149,82 +130,6 @@ def _image_from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.rint(array.astype(np.float32, copy=False) * 255).astype(np.uint8))
 
 
-def _check_size(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} is {width} × {height} pixels; give a picture with at least one pixel.")
-    if width * height > limits.max_pixels:
-        raise ImageError(
-            f"{name} has {width} × {height} pixels; at most {limits.max_pixels / 1e6:g} million are read; shrink it."
-        )
-
-
-class _MeteredBytes(io.BytesIO):
-    """A file in memory that will not be read without end.
-
-    Pillow's header parsers trust the counts they find. A thousand tags may point at the same megabytes, a comment may
-    come in a hundred thousand blocks that are joined one by one. Honest pictures stay far below each of these budgets.
-    """
-
-    def __init__(self, data: bytes, name: str):
-        super().__init__(data)
-        self.name_in_errors = name
-        self.bytes_left = 4 * len(data) + 2**20
-        self.reads_left = 500_000
-        self.header_deadline = time.thread_time() + 0.5  # processor seconds of this thread, so load does not count
-
-    def end_header(self) -> None:
-        self.header_deadline = float("inf")
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self.bytes_left -= len(data)
-        self.reads_left -= 1
-        if min(self.bytes_left, self.reads_left) < 0 or time.thread_time() > self.header_deadline:
-            raise ImageError(
-                f"{self.name_in_errors} is built so that reading it would take too much time or memory; save it anew."
-            )
-        return data
-
-
-def _disarm(data: bytes, name: str, limits: ImageLimits) -> bytes:
-    """The file without what Pillow would trip over while it opens it, before any of our checks could run."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        # An animated PNG may have a canvas filled at once.
-        _check_size(struct.unpack_from(">II", data, 16), name, limits)
-        if b"IEND" not in data:  # Pillow is content as soon as it has all pixels
-            raise EOFError("no IEND chunk")
-    elif data.startswith(b"\xff\xd8"):
-        # EXIF is one segment of at most 64 kB. Pillow joins further ones and parses the whole: megabytes of tags, each
-        # with megabytes of values. Within a scan 0xFF is never followed by 0xE1, so no pixel is touched.
-        segment = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
-        first = segment.search(data)
-        if first and segment.search(data, first.end()):
-            data = data[: first.end()] + segment.sub(rb"\1exif\0\0", data[first.end() :])
-    elif data[4:8] == b"ftyp":
-        # HEIC and AVIF are turned by their own boxes, and EXIF orientation must be ignored (MIAF, ISO/IEC 23000-22).
-        # Its item may be of any size, so it is hidden: under another type nobody reads it.
-        data = re.sub(rb"(infe[\2\3].{7,9})Exif", rb"\1hide", data, flags=re.DOTALL)
-    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        _check_tiff_counts(data, name)
-    return data
-
-
-def _check_tiff_counts(data: bytes, name: str) -> None:
-    """Refuses a TIFF with a tag of very many numbers: each becomes a Python object, each strip several."""
-    order = "<" if data[:1] == b"I" else ">"
-    if b"+" in data[:4]:
-        (start,), (many, entry) = struct.unpack_from(order + "Q", data, 8), (order + "Q", order + "HHQ8x")
-    else:
-        (start,), (many, entry) = struct.unpack_from(order + "L", data, 4), (order + "H", order + "HHL4x")
-    (entries,) = struct.unpack_from(many, data, start)
-    table = data[start + struct.calcsize(many) :][: entries * struct.calcsize(entry)]
-    table = table[: len(table) // struct.calcsize(entry) * struct.calcsize(entry)]
-    for tag, kind, count in struct.iter_unpack(entry, table):
-        if kind not in (TiffTags.BYTE, TiffTags.ASCII, TiffTags.UNDEFINED) and count > _MAX_TIFF_VALUES:
-            raise ImageError(f"{name} has {count} values in TIFF tag {tag}; save it anew with fewer strips or tiles.")
-
-
 def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
     """The picture in a file's bytes. May raise anything: `read_image` makes one kind of it."""
     if not data:
@@ -232,7 +137,7 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
     if len(data) > limits.max_bytes:
         raise ImageError(f"{name} is larger than the {limits.max_bytes / 1e6:g} MB that are read; save it smaller.")
     Image.init()  # loads Pillow's plugins once, outside the metered time
-    file = _MeteredBytes(_disarm(data, name, limits), name)
+    file = MeteredBytes(disarm(data, name, limits), name)
     try:
         image = Image.open(file, formats=limits.formats)
     except Image.UnidentifiedImageError as error:
@@ -240,13 +145,13 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
         raise ImageError(f"{name} is no intact picture of an allowed kind ({allowed}); convert it to one.") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, a few times ours
         raise ImageError(f"{name} has more than {limits.max_pixels / 1e6:g} million pixels; shrink it.") from error
-    _check_size(image.size, name, limits)
+    check_size(image.size, name, limits)
     notes = []
     if image.format != "MPO" and getattr(image, "is_animated", False):
         kind = "several pictures" if image.format in ("TIFF", "HEIF") else "an animation"
         notes.append(f"{name} holds {kind}; only the first is used.")
     if image.format == "TIFF":
-        _disarm_tiff(image, name, limits)
+        disarm_opened_tiff(image, name, limits)
     file.end_header()
     return _finish(_pixels(image), image.format, name, limits, notes)
 
@@ -258,21 +163,9 @@ def _pixels(image: Image.Image) -> Image.Image:
     return pixels
 
 
-def _disarm_tiff(image: Image.Image, name: str, limits: ImageLimits) -> None:
-    """Checks the size of one tile, for which libtiff makes room whatever the picture's size, and hides sub-directories.
-
-    Pillow would read EXIF, GPS and the like when it loads the pixels, again as one Python object a value.
-    """
-    tile = tuple(image.tag_v2.get(tag, 1) for tag in (322, 323))  # TileWidth, TileLength
-    _check_size(tile, f"{name}, in one tile,", limits)
-    exif = image.getexif()
-    for tag in TiffTags.TAGS_V2_GROUPS:
-        exif.pop(tag, None)
-
-
 def _finish(picture: Image.Image, format: str | None, name: str, limits: ImageLimits, notes: list[str]) -> Photo:
     """The photo of decoded pixels that are ours to change: 8 bits, without transparency, in sRGB, upright."""
-    _check_size(picture.size, name, limits)  # what a file's stream holds may differ from its header
+    check_size(picture.size, name, limits)  # what a file's stream holds may differ from its header
     profile = picture.info.get("icc_profile")
     method = _UPRIGHT.get(_orientation(picture.info.get("exif") or b""))
     picture = _flatten(_to_8_bit(picture, name))

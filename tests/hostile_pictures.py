@@ -72,6 +72,8 @@ def pngs() -> Iterator[tuple[str, bytes]]:
     frame = struct.pack(">IIIIIHHBB", 0, 60_000, 60_000, 0, 0, 1, 1, 1, 0)  # to be cleared before the next frame
     animated = png_chunk(b"acTL", struct.pack(">II", 2, 0)) + png_chunk(b"fcTL", frame)
     yield "png animated canvas", png(60_000, 60_000, before=animated)
+    second = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    yield "png second header", png(64, 64, before=second + animated)
     texts = b"".join(png_chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(bytes(2**20))) for i in range(100))
     yield "png texts that unpack", png(64, 64, before=texts, pixel_bytes=64 * 193)
     yield "png text of 15 MB", png(64, 64, before=png_chunk(b"tEXt", b"k\0" + bytes(15 * MB)), pixel_bytes=64 * 193)
