@@ -20,10 +20,11 @@ def encode(size=(640, 480), colour=(200, 120, 40), kind="PNG"):
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(tmp_path_factory):
     from fer_hf.demo.limits import ScratchFolder
     from fer_hf.demo.page import build_page, launch_options
 
+    tmp_path_factory.getbasetemp()  # before the patch below, which would put it into the scratch folder
     with ScratchFolder() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(scratch.path))
         patch.setattr("tempfile.tempdir", str(scratch.path))

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MEGABYTE = 10**6
 REQUEST_BYTES = 64 * MEGABYTE
 """The longest body of any request; what one photo, archive or clip may take is less and is checked where it is read."""
+WORKERS = 2
+"""Visitors who are served at the same moment."""
 
 Result = TypeVar("Result")
 
@@ -88,7 +90,7 @@ class Line:
     visitor waits for an answer, in line and at work together.
     """
 
-    def __init__(self, running: int = 2, waiting: int = 100, seconds: float = 30.0) -> None:
+    def __init__(self, running: int = WORKERS, waiting: int = 100, seconds: float = 30.0) -> None:
         self.capacity, self.seconds = running + waiting, seconds
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-work")
         self._lock = threading.Lock()

@@ -1,12 +1,16 @@
 """The models of the demo: the embedded ones and those a visitor names on the Hub, loaded once for everybody."""
 
+import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from fer_hf.demo.desk import Desk
+from fer_hf.demo.limits import WORKERS
 from fer_hf.hub import ModelError, default_model_path, load_model
 from fer_hf.recognition import ExpressionRecognizer
 
@@ -66,6 +70,8 @@ class Shelf:
 
 def open_shelf(model: str) -> Shelf:
     """The shelf whose first model is given by path or Hub id. Raises ModelError where that one cannot be loaded."""
+    # A core for each visitor being served: threads of one answer that wait for those of another cost ten times as much.
+    torch.set_num_threads(max((os.cpu_count() or 1) // WORKERS, 1))
     folders = embedded_models()
     recognizer = ExpressionRecognizer.from_pretrained(model)
 

@@ -31,6 +31,7 @@ def site(tmp_path_factory) -> Iterator[SimpleNamespace]:
     from fer_hf.demo.page import build_page, launch_options
     from tests.demo_fake import FakeRecognizer, fake_shelf
 
+    tmp_path_factory.getbasetemp()  # before the patch below, which would put it into the scratch folder
     with ScratchFolder() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(scratch.path))
         patch.setattr("tempfile.tempdir", str(scratch.path))
