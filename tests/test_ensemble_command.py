@@ -28,7 +28,12 @@ def save_member(folder, seed: int, record: dict, margin: float = 0.2):
 
 def record(hashes: list[str], every: int) -> dict:
     chosen = [h for h in hashes if int(h, 16) % every == 0]
-    return {"n": len(hashes), "sha256": f"s{every}", "sample": {"every": every, "pixel_sha256": chosen}}
+    return {
+        "labels": "fer2013",
+        "n": len(hashes),
+        "sha256": f"s{every}",
+        "sample": {"every": every, "pixel_sha256": chosen},
+    }
 
 
 class Split:
@@ -58,6 +63,7 @@ def test_members_become_one_folder_that_knows_what_any_of_them_has_seen(tmp_path
     used = read_used(tmp_path / "both")
     assert used["selection"] == selection
     assert used["train"]["sample"] == {"every": 6, "pixel_sha256": [h for h in HASHES if int(h, 16) % 6 == 0]}
+    assert (used["train"]["labels"], used["train"]["n"]) == ("fer2013", 60)
     assert overlap(used["train"], Split(HASHES)) == 1.0
     assert overlap(used["train"], Split([f"{value:016x}" for value in range(600, 660)])) == 0.0
 

@@ -148,7 +148,9 @@ def training_text(used: dict) -> str:
         one = used[role]
         left_out = one.get("left_out_as_leaking", 0)
         without = f" ({left_out:,} rows that equal a validation picture were left out)" if left_out else ""
-        sentences.append(f"{verb} {one['n']:,} pictures with {LABEL_NAMES[one['labels']]}{without}.")
+        # An ensemble whose members learned different labels records none.
+        labels = f" with {LABEL_NAMES[one['labels']]}" if "labels" in one else ""
+        sentences.append(f"{verb} {one['n']:,} pictures{labels}{without}.")
     return " ".join(sentences) or "Which pictures served for training is not recorded."
 
 

@@ -32,8 +32,10 @@ def _seen_by_any(used: Sequence[dict], role: str) -> dict | None:
         return records[0] if records else None
     every = math.lcm(*(record["sample"]["every"] for record in records))
     hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
+    labels = {record.get("labels") for record in records}
+    shared = {"labels": labels.pop()} if len(labels) == 1 else {}
     n = sum(record["n"] for record in records)
-    return {"n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
+    return {**shared, "n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
 
 
 def main(argv: list[str] | None = None) -> None:
