@@ -49,6 +49,48 @@ def rows(repo="user/faces", **options) -> dict[str, list[dict]]:
     return found
 
 
+class Nursery:
+    """A process that has imported everything and forks a child for each run, so that a kill costs no import."""
+
+    SCRIPT = """
+import json, os, sys
+from training import push_dataset
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        push_dataset.main(json.loads(line))
+        os._exit(0)
+    print("child", child, flush=True)
+    print("status", os.waitpid(child, 0)[1], flush=True)
+"""
+
+    def __init__(self, environment: dict[str, str]):
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, "-c", self.SCRIPT], env=environment, **streams)
+        self.child = 0
+
+    def __enter__(self) -> "Nursery":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+    def run(self, command: list[str]) -> int:
+        """The status with which a push of these arguments ended; 9 where it was killed."""
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            word, _, number = line.strip().partition(" ")
+            if word == "child":
+                self.child = int(number)
+            elif word == "status":
+                return int(number)
+        raise EOFError("the process that forks has ended")
+
+    def kill(self) -> None:
+        os.kill(self.child, signal.SIGKILL)
+
+
 def pixels(data: bytes) -> bytes:
     return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
 
@@ -299,43 +341,14 @@ def test_after_a_fault_of_the_hub_the_same_command_finishes(hub, faces, pattern,
     assert len(HfApi().list_repo_commits("user/faces", repo_type="dataset")) == 2
 
 
-NURSERY = """
-import json, os, sys
-from training import push_dataset
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        push_dataset.main(json.loads(line))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
 def test_killed_twice_each_picture_is_there_once(hub, tmp_path):
-    """A process that has imported everything forks one child a run, so that a kill costs no import."""
     faces = class_folders(tmp_path / "faces", {"happy": 100, "sad": 100})
     command = ["--source", str(faces), "--repo-id", "user/faces", *REQUIRED, "--shard-mb", "0.02"]
-    environment = os.environ | hub.environment(tmp_path / "home")
-    nursery = subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-    )
-    statuses, child = [], 0
-
-    def kill() -> None:
-        os.kill(child, signal.SIGKILL)
-
-    with nursery:
-        for pattern, skip in (("^PUT /lfs/", 3), ("POST .*/commit/", 0), (None, 0)):
-            if pattern:
-                hub.fail(pattern, skip=skip, call=kill)
-            nursery.stdin.write(json.dumps(command) + "\n")
-            nursery.stdin.flush()
-            lines = (line for line in nursery.stdout if line.strip().isdigit())
-            child = int(next(lines))
-            statuses.append(int(next(lines)))
-        nursery.stdin.close()
-    assert statuses == [signal.SIGKILL, signal.SIGKILL, 0]
+    with Nursery(os.environ | hub.environment(tmp_path / "home")) as nursery:
+        for pattern, skip in (("^PUT /lfs/", 3), ("POST .*/commit/", 0)):
+            hub.fail(pattern, skip=skip, call=nursery.kill)
+            assert nursery.run(command) == signal.SIGKILL
+        assert nursery.run(command) == 0
     published = [row for split in rows().values() for row in split]
     assert len(published) == 200
     originals = {pixels(file.read_bytes()) for file in faces.rglob("*.png")}
