@@ -171,6 +171,8 @@ def test_copies_conflicts_and_empty_pictures_stay_behind(hub, faces, capsys):
     info = HfApi().dataset_info("user/faces")
     assert info.card_data.license == "cc-by-4.0"
     assert info.card_data.task_categories == ["image-classification"]
+    sheet = Image.open(hf_hub_download("user/faces", "samples.png", repo_type="dataset"))
+    assert sheet.size == (110 + 8 * 100, 2 * 100)  # happy and sad
 
 
 def test_no_subject_is_in_two_splits_and_none_is_named(hub, tmp_path):

@@ -22,6 +22,7 @@ from fer_hf.data.sources import LoadedSource, SourceOptions, read_source
 from fer_hf.data.sources_rows import file_state
 from training.dataset_card import CardFields, metadata_of, render_card
 from training.dataset_rows import Chosen, choose_rows
+from training.dataset_samples import sample_sheet
 from training.dataset_shards import SHARD_BYTES, write_shards
 from training.publishing import PublishError, Target, check_card, compare, hub_faults, publish, text_changes
 
@@ -135,15 +136,20 @@ def stage(
     shares = {name: s for name, s in split_shares(arguments.splits).items() if name not in loaded.splits}
     card = render_card(arguments.repo_id, fields, chosen, loaded.reports, num_bytes, [], shares)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return files | {"README.md": folder / "README.md"}
+    sample_sheet(chosen.splits["train"], seed=arguments.seed).save(folder / "samples.png")
+    return files | {name: folder / name for name in ("README.md", "samples.png")}
 
 
 def check_readable(target: Target, commit: str, chosen: Chosen) -> None:
     """Raises PublishError where ``datasets`` does not find the same splits and classes at a commit."""
     with hub_faults(target.repo_id):
         for name, split in chosen.splits.items():
-            there = datasets.load_dataset(target.repo_id, revision=commit, split=name, streaming=True)
-            first = next(iter(there))
+            try:
+                there = datasets.load_dataset(target.repo_id, revision=commit, split=name, streaming=True)
+                first = next(iter(there))
+            except datasets.exceptions.DatasetsError as fault:
+                said = " ".join(str(fault).split())
+                raise PublishError(f"{target.repo_id}@{commit[:8]}: datasets cannot read it: {said}") from fault
             if there.features != split.features or first["label"] != split[0]["label"]:
                 raise PublishError(f"{target.repo_id}@{commit[:8]}: split {name} does not read as it was written")
 
@@ -176,12 +182,15 @@ def main(argv: list[str] | None = None) -> None:
     difference = compare(api, target, files)
     print("\n".join([target.url, *difference.lines(), *text_changes(api, target, difference)]))
     if difference.is_empty:
+        check_readable(target, difference.parent, chosen)
         print(f"already there, at commit {difference.parent}")
     else:
         commit = publish(api, target, difference, f"Publish {sum(map(len, chosen.splits.values())):,} pictures")
         check_readable(target, commit.oid, chosen)
         print(f"{commit.pr_url or commit.commit_url}: every file has its hash, and datasets reads it")
-    shutil.rmtree(work)
+    for pattern in ("files-*", "unpacked-*"):
+        for folder in work.glob(pattern):
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
