@@ -94,14 +94,15 @@ def per_class_figure(classes: Sequence[Mapping], title: str) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, at: np.ndarray, figures: Sequence[Figures], colour: str, label: str) -> None:
+def _bars(axes: Axes, at: np.ndarray, figures: Sequence[Figures], colour: str, label: str, width: float = 0.24) -> None:
     values = np.array([figure["value"] or 0 for figure in figures])
     ends = np.array([(figure["low"] or 0, figure["high"] or 0) for figure in figures])
     reach = np.abs(ends - values[:, None]).T
-    axes.bar(at, values, width=0.24, color=colour, label=label)
+    axes.bar(at, values, width=width, color=colour, label=label)
     axes.errorbar(at, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2, alpha=0.7)
     for x, value, (_, high) in zip(at, values, ends, strict=True):
-        axes.text(x, max(high, value) + 0.015, f"{100 * value:.0f}", ha="center", size=7, color=INK)
+        text = f"{100 * value:.0f}"
+        axes.annotate(text, (x, max(high, value)), (0, 3), textcoords="offset points", ha="center", size=7, color=INK)
 
 
 CURVES = ("loss", "accuracy", "macro_f1", "precision", "recall", "auc")
@@ -114,9 +115,9 @@ def curves_figure(epochs: Sequence[Mapping[str, float]], title: str) -> Figure:
         epochs: the lines of ``log.jsonl``: ``epoch``, ``lr`` and ``train_*`` and ``validation_*`` of CURVES.
     """
     shown = [name for name in CURVES if any(f"validation_{name}" in line for line in epochs)]
-    columns = 2 if len(shown) < 5 else 3
+    columns = 2 if len(shown) < 4 else 4
     rows = -(-(len(shown) + 1) // columns)
-    figure = Figure(figsize=(3.7 * columns, 2.7 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 2.7 * rows + 0.4), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     x = [line["epoch"] for line in epochs]
@@ -147,10 +148,10 @@ def comparison_figure(rows: Mapping[str, Figures], title: str, xlabel: str, zero
     axes.errorbar(values, at, xerr=reach, fmt="o", color=BLUE, ecolor=BLUE, elinewidth=1.6, capsize=3, markersize=5)
     for y, row in zip(at, rows.values(), strict=True):
         text = f"{100 * row['value']:+.1f}" if zero else f"{100 * row['value']:.1f}"
-        axes.annotate(text, (row["high"], y), (6, 0), textcoords="offset points", va="center", size=8, color=INK)
+        axes.annotate(text, (row["value"], y), (0, 6), textcoords="offset points", ha="center", size=8, color=INK)
     axes.set_yticks(at, list(rows))
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.margins(x=0.12)
+    axes.margins(x=0.08)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     axes.set_xlabel(xlabel)
     axes.grid(axis="y", visible=False)
@@ -158,27 +159,56 @@ def comparison_figure(rows: Mapping[str, Figures], title: str, xlabel: str, zero
     return figure
 
 
-def strength_figure(
-    curves: Mapping[str, Sequence[Figures]], strengths: Mapping[str, Sequence[str]], title: str
-) -> Figure:
-    """One panel a corruption: accuracy over its strengths, the first of which is the picture as it was."""
+def strength_figure(clean: Figures, corruptions: Sequence[Mapping], title: str) -> Figure:
+    """Accuracy over the strengths of each corruption, from the picture as it was.
+
+    Args:
+        clean: the accuracy without corruption.
+        corruptions: each with ``name``, ``unit`` and ``strengths``, which hold ``strength`` and ``accuracy``.
+    """
     columns = 3
-    rows = -(-len(curves) // columns)
+    rows = -(-len(corruptions) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.4 * rows + 0.4), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-    for axes, (name, figures) in zip(panels, curves.items(), strict=False):
+    for axes, corruption in zip(panels, corruptions, strict=False):
+        figures = [clean, *(one["accuracy"] for one in corruption["strengths"])]
         x = np.arange(len(figures))
-        values = np.array([one["value"] for one in figures])
         axes.fill_between(x, [one["low"] for one in figures], [one["high"] for one in figures], color=BLUE, alpha=0.18)
-        axes.plot(x, values, color=BLUE, marker="o", markersize=4, linewidth=1.5)
-        axes.set_xticks(x, strengths[name], size=8)
+        axes.plot(x, [one["value"] for one in figures], color=BLUE, marker="o", markersize=4, linewidth=1.5)
+        axes.set_xticks(x, ["none", *(one["strength"] for one in corruption["strengths"])], size=8)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        _style(axes, name)
-    for axes in panels[len(curves) :]:
+        axes.set_xlabel(corruption["unit"])
+        _style(axes, corruption["name"])
+    for axes in panels[len(corruptions) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
         axes.set_ylabel("accuracy, %", size=8)
+    return figure
+
+
+def region_figure(area: Mapping[str, float], methods: Sequence[Mapping], title: str) -> Figure:
+    """Share of each map on each region with its interval, beside the region's share of the picture.
+
+    Args:
+        area: region to share of the picture.
+        methods: each with ``name`` and ``share``: region to figures.
+    """
+    figure, axes = _canvas((2.4 + 1.6 * len(area), 3.6), title)
+    width = 0.8 / (len(methods) + 1)
+    for number, colour in zip(range(len(methods) + 1), ("#9CA3AF", *CYCLE), strict=False):
+        at = np.arange(len(area)) + width * (number - len(methods) / 2)
+        if number == 0:
+            figures, name = [{"value": share, "low": share, "high": share} for share in area.values()], "area"
+        else:
+            method = methods[number - 1]
+            figures, name = [method["share"][region] for region in area], method["name"]
+        _bars(axes, at, figures, colour, name, 0.92 * width)
+    axes.set_xticks(range(len(area)), list(area))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    axes.tick_params(axis="x", length=0)
+    axes.margins(y=0.12)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize=_TEXT_SIZE)
     return figure
 
 

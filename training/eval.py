@@ -5,7 +5,6 @@ Writes the report and, beside it, confusion.png, reliability.png and per_class.p
 """
 
 import argparse
-import hashlib
 import platform
 import sys
 import time
@@ -23,9 +22,8 @@ from training.cost import measure_cost
 from training.intervals import RESAMPLES, SEED
 from training.provenance import ROLES, overlap, read_json, read_used, row_ids_sha256, write_json, write_used
 from training.report import Scored, build_report
-from training.scoring import Loaded, load, load_split, score
+from training.scoring import LABELS, Loaded, load, load_split, score
 
-LABELS = ("fer2013", "ferplus-majority", "dataset")
 SAME_DATA = 0.5  # share of pictures from which on a split counts as one the model has seen
 _VERSIONED = ("torch", "transformers", "timm", "datasets", "numpy")
 
@@ -115,9 +113,6 @@ def store_calibration(loaded: Loaded, split: ArraySplit, labels: str, split_name
 
 def head(loaded: Loaded, split: ArraySplit, arguments: argparse.Namespace) -> dict:
     """What was scored on what, and how to do it again."""
-    digest = hashlib.sha256()
-    for file in sorted(loaded.folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
     return {
         "model": loaded.name,
         "model_type": loaded.model.config.model_type,
@@ -129,7 +124,7 @@ def head(loaded: Loaded, split: ArraySplit, arguments: argparse.Namespace) -> di
         "command": command(loaded, arguments),
         "data_sha256": split.sha256(),
         "row_ids_sha256": row_ids_sha256(split.row_ids),
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": loaded.weights_sha256,
         "classes": list(loaded.class_names),
         "seen": seen(loaded.folder, split),
         "versions": {"fer_hf": fer_hf.__version__, "python": platform.python_version()}

@@ -99,8 +99,7 @@ def _overall(figures: dict[str, dict]) -> dict[str, dict]:
 def _statistics(scored: Scored, probabilities: np.ndarray) -> Statistics:
     targets, classes = scored.targets, len(scored.names)
     predictions = probabilities.argmax(axis=1)
-    cells = np.zeros((len(targets), classes**2), dtype=np.float32)
-    cells[np.arange(len(targets)), targets * classes + predictions] = 1
+    cells = confusion_cells(targets, predictions, classes)
     row_figures = {"loss": row_losses(probabilities, targets)}
     correct, distinct = (predictions == targets).astype(np.float64), first_copies(scored.split.pixel_sha256)
     shares, rated = _raters(scored)
@@ -122,6 +121,13 @@ def _statistics(scored: Scored, probabilities: np.ndarray) -> Statistics:
         return figures | {"class_auc": areas}
 
     return of_draws
+
+
+def confusion_cells(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """(N, K²) float32 with a 1 where a row falls in the confusion matrix: weights (R, N) times it are R matrices."""
+    cells = np.zeros((len(targets), classes**2), dtype=np.float32)
+    cells[np.arange(len(targets)), targets * classes + predictions] = 1
+    return cells
 
 
 def _raters(scored: Scored) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -1,5 +1,6 @@
 """A saved model on a split: loading both and running one over the other."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.report import Scored
 from training.views import View, parse_views, predict_views
 
+LABELS = ("fer2013", "ferplus-majority", "dataset")
+"""Labels that say one class for each row, so that a row can be right or wrong."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -28,6 +32,14 @@ class Loaded:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.model.config.id2label[index] for index in range(len(self.model.config.id2label)))
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files, by which reports say what they are of."""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.glob("*.safetensors")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
 
 
 def load(name_or_path: str, device: str) -> Loaded:
