@@ -8,8 +8,9 @@ from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.uploads import Upload, safe_name
 from fer_hf.hub import ModelError
 from fer_hf.image_io import ImageError
+from fer_hf.video import VideoError
 
-REFUSALS = (ImageError, ModelError, Refused)
+REFUSALS = (ImageError, ModelError, Refused, VideoError)
 """Exceptions whose message is one sentence for the visitor."""
 
 

@@ -154,7 +154,7 @@ def _pictures(opinion: Opinion) -> str:
 
 
 def _page_html(shelf: Shelf) -> str:
-    names = ", ".join(escape(name) for name in shelf.names) or escape(shelf.first.model_name)
+    names = ", ".join(escape(name) for name in shelf.folders) or escape(shelf.first.model_name)
     return f"""
 <div class="fer" data-max-bytes="{DEFAULT_LIMITS.max_bytes}">
   <div class="fer-ask">

@@ -67,7 +67,7 @@ def _card_html(folder: Path) -> str:
 
 
 def _page_html(shelf: Shelf) -> str:
-    embedded = dict.fromkeys((shelf.first.model_name, *shelf.names))
+    embedded = dict.fromkeys((shelf.first.model_name, *shelf.folders))
     options = "".join(f'<option value="{escape(name, quote=True)}">' for name in embedded)
     return f"""
 <div class="fer">

@@ -19,6 +19,7 @@ from fer_hf.demo.photo import build_photo_tab
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.theme import TITLE, build_theme, read_css, read_head
 from fer_hf.demo.uploads import keep_uploads_apart
+from fer_hf.demo.video import build_video_tab
 from fer_hf.demo.webcam import build_webcam_tab
 
 HEADER = (
@@ -36,6 +37,8 @@ def build_page(shelf: Shelf, *, line: Line | None = None, store: ContributionSto
             build_photo_tab(shelf, line)
         with gr.Tab("Webcam", id="webcam"):
             build_webcam_tab(shelf, line)
+        with gr.Tab("Video", id="video"):
+            build_video_tab(shelf, jobs)
         with gr.Tab("Batch", id="batch"):
             build_batch_tab(shelf, jobs)
         with gr.Tab("Compare", id="compare"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+SHOWN_PER_CLASS = ("precision", "recall", "f1")
 SHOWN_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
 
 
@@ -52,16 +53,21 @@ def figure(value: float | Mapping | None) -> str:
     return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
 
 
-def per_class_html(report: Mapping) -> str:
-    """A table of precision, recall and F1 of each class of one evaluation; empty where it has none."""
-    shown = ("precision", "recall", "f1")
+def failures_html(report: Mapping) -> str:
+    """Where one evaluation's model fails: its most frequent mistakes, and precision, recall and F1 of each class."""
+    mistakes = "".join(
+        f"<li>{escape(one['true'])} taken for {escape(one['predicted'])}: {one['n']} faces, "
+        f"{100 * one['share']:.0f} % of all {escape(one['true'])} ones</li>"
+        for one in report.get("most_confused", ())
+    )
     rows = "".join(
         f'<tr><th scope="row">{escape(one["label"])}</th><td>{one["n"]}</td>'
-        f"{''.join(f'<td>{figure(one.get(name))}</td>' for name in shown)}</tr>"
+        f"{''.join(f'<td>{figure(one.get(name))}</td>' for name in SHOWN_PER_CLASS)}</tr>"
         for one in report.get("per_class", ())
     )
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("Expression", "Faces", "Precision", "Recall", "F1"))
-    return _scrolling(heads, rows, "Figures of each expression") if rows else ""
+    table = _scrolling(heads, rows, "Figures of each expression") if rows else ""
+    return (f"<p>Most frequent mistakes:</p><ul>{mistakes}</ul>" if mistakes else "") + table
 
 
 def _scrolling(heads: str, rows: str, label: str) -> str:

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -33,11 +33,12 @@ def embedded_models() -> dict[str, Path]:
 class Shelf:
     """Desks by the name of their model, all with the same detector.
 
-    ``first`` serves whoever asks for no model. ``names`` are the embedded models; ``load`` makes the desk of a name.
+    ``first`` serves whoever asks for no model. ``folders`` are those of the embedded models by name; ``load`` makes
+    the desk of a name.
     """
 
-    def __init__(self, first: Desk, names: Sequence[str], load: Callable[[str], Desk]) -> None:
-        self.first, self.names, self._load = first, tuple(names), load
+    def __init__(self, first: Desk, folders: Mapping[str, Path], load: Callable[[str], Desk]) -> None:
+        self.first, self.folders, self._load = first, dict(folders), load
         self._desks: OrderedDict[str, Desk] = OrderedDict()
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
@@ -45,7 +46,7 @@ class Shelf:
         """The desk of an embedded model or of a Hub id, ``user/name@revision``. Raises ModelError."""
         if name in ("", self.first.model_name):
             return self.first
-        if name not in self.names and (not HUB_ID.fullmatch(name) or Path(name).exists()):
+        if name not in self.folders and (not HUB_ID.fullmatch(name) or Path(name).exists()):
             raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
         with self._lock:
             if name in self._desks:
@@ -65,7 +66,7 @@ class Shelf:
 
     def embedded(self) -> list[Desk]:
         """The desks of all embedded models; the first one alone where none is embedded."""
-        return [self.desk(name) for name in self.names] or [self.first]
+        return [self.desk(name) for name in self.folders] or [self.first]
 
 
 def open_shelf(model: str) -> Shelf:
@@ -85,4 +86,4 @@ def open_shelf(model: str) -> Shelf:
         source = name if loaded.revision is None else f"{name.partition('@')[0]}@{loaded.revision}"
         return Desk(shared, str(folders[name]) if name in folders else source)
 
-    return Shelf(Desk(recognizer, model), list(folders), load)
+    return Shelf(Desk(recognizer, model), folders, load)

@@ -3,7 +3,7 @@
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // Sends files to a job, shows its progress, and gives its result; null when it was stopped or refused.
-async function runJob(root, server, data) {
+async function runJob(root, server, data, keep = "") {
   const meter = root.querySelector(".fer-meter");
   const stop = root.querySelector(".fer-cancel");
   say(root, "", "Sending…");
@@ -25,7 +25,7 @@ async function runJob(root, server, data) {
       if (answer.total) {
         meter.max = answer.total;
         meter.value = answer.done;
-        say(root, "", `${answer.done} of ${answer.total}`);
+        say(root, "", keep === "video" ? `${answer.done} %` : `${answer.done} of ${answer.total}`);
       } else if ("done" in answer) say(root, "", "Waiting for a free place…");
     }
     if (stopped) answer = { error: "Stopped." };
@@ -35,7 +35,9 @@ async function runJob(root, server, data) {
   return answer.error ? null : answer;
 }
 
-const TYPES = { csv: "text/csv", json: "application/json", zip: "application/zip" };
+const TYPES = { csv: "text/csv", json: "application/json", zip: "application/zip", mp4: "video/mp4" };
+
+const BINARY = new Set(["zip", "mp4"]);
 
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -66,7 +68,7 @@ function jobTab(element, server, { keep }) {
     const button = event.target.closest("button");
     if (button?.dataset.sort) sortTable(button);
     const kind = button?.dataset.take;
-    if (kind) save(new Blob([kind === "zip" ? bytesOf(result.zip) : result[kind]], { type: TYPES[kind] }),
+    if (kind) save(new Blob([BINARY.has(kind) ? bytesOf(result[kind]) : result[kind]], { type: TYPES[kind] }),
       `${keep}.${kind}`);
   });
   listenForFiles(root, async (files) => {
@@ -76,9 +78,13 @@ function jobTab(element, server, { keep }) {
       return;
     }
     const data = Object.fromEntries(files.map((file, number) => [`file${number}`, file]));
-    const found = await runJob(root, server, { ...data, model: chosenModel() });
+    const found = await runJob(root, server, { ...data, model: chosenModel() }, keep);
     if (!found) return;
     result = found;
     answerBox.innerHTML = found.html;
+    if (found.mp4) {
+      const clip = answerBox.querySelector("video");
+      clip.src = URL.createObjectURL(new Blob([bytesOf(found.mp4)], { type: TYPES.mp4 }));
+    }
   });
 }
