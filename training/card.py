@@ -74,6 +74,7 @@ def render(folder: Path) -> str:
         template_path=str(TEMPLATE),
         name=folder.resolve().name,
         about=about_text(folder, recipe),
+        claim=(recipe or {}).get("claim", "").strip(),
         classes=primary["classes"],
         config=SimpleNamespace(**{"conformal_threshold": None} | config),
         cost=SimpleNamespace(**primary["cost"]),

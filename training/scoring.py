@@ -28,33 +28,32 @@ class Loaded:
     model: FerPreTrainedModel
     processor: FerImageProcessor
     folder: Path
+    weights_sha256: str  # of the files the model was read from
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.model.config.id2label[index] for index in range(len(self.model.config.id2label)))
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the weight files, by which reports say what they are of."""
-        digest = hashlib.sha256()
-        for file in sorted(self.folder.glob("*.safetensors")):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
 
 
 def load(name_or_path: str, device: str) -> Loaded:
     """A model and its processor from a folder or the Hub. Raises ValueError where it is no model of this package."""
     loaded = load_model(name_or_path)
     if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
-        raise ValueError(
-            f"{name_or_path} is a {loaded.model.config.model_type} model; only models of fer_hf are scored"
-        )
+        raise ValueError(f"{name_or_path} is a {loaded.model.config.model_type}; only models of fer_hf are scored")
     if Path(name_or_path).is_dir():
-        folder = Path(name_or_path)
-        return Loaded(folder.resolve().name, loaded.model.to(device), loaded.processor, folder)
-    repo_id = name_or_path.partition("@")[0]
-    folder, _ = download_model(repo_id, loaded.revision)
-    return Loaded(repo_id, loaded.model.to(device), loaded.processor, folder)
+        name, folder = Path(name_or_path).resolve().name, Path(name_or_path)
+    else:
+        name = name_or_path.partition("@")[0]
+        folder, _ = download_model(name, loaded.revision)
+    return Loaded(name, loaded.model.to(device), loaded.processor, folder, hash_weights(folder))
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of the weight files of a model folder, by which records say what they are of."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def load_split(data: str, split: str, votes: str | None, classes: int) -> datasets.Dataset:
