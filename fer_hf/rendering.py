@@ -12,8 +12,6 @@ INK_RGB = (17, 24, 39)
 PAPER_RGB = (255, 255, 255)
 TRACK_RGB = (226, 232, 240)
 
-NBSP = "\N{NO-BREAK SPACE}"
-
 # Seven anchors of the inferno colour map (Smith and van der Walt, CC0): dark to light, readable without colour vision.
 _INFERNO = np.array(
     [(0, 0, 4), (51, 10, 95), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)],
@@ -22,15 +20,15 @@ _INFERNO = np.array(
 
 
 def percent(score: float) -> str:
-    """A probability as people read it: ``97 %``; never 100 % or 0 % where it is not exactly that.
+    """A probability as people read it: ``97%``; never 100% or 0% where it is not exactly that.
 
-    The space does not break. ``percent(0.996)`` is ``>99 %``, ``percent(0.002)`` is ``<1 %``.
+    ``percent(0.996)`` is ``>99%``, ``percent(0.002)`` is ``<1%``.
     """
     if 0.995 <= score < 1:
-        return f">99{NBSP}%"
+        return ">99%"
     if 0 < score < 0.005:
-        return f"<1{NBSP}%"
-    return f"{score * 100:.0f}{NBSP}%"
+        return "<1%"
+    return f"{score * 100:.0f}%"
 
 
 def draw_faces(photo: Image.Image, predictions: Sequence[Prediction]) -> Image.Image:
@@ -79,7 +77,7 @@ def draw_bars(scores: Mapping[str, float], width_px: int = 320, row_px: int = 24
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(row_px * 0.55)
     names_px = max(draw.textlength(name, font=font) for name in scores) + row_px / 2
-    figures_px = draw.textlength(f"<100{NBSP}%", font=font)
+    figures_px = draw.textlength(f"<100%", font=font)
     track_px = max(width_px - names_px - figures_px - row_px / 4, 1)
     best = max(scores, key=scores.get)
     for row, (name, score) in enumerate(scores.items()):

@@ -52,7 +52,7 @@ def run(monkeypatch, capsys, photos, tiny_model_path, tmp_path):
 def test_one_line_for_each_photo(run):
     code, lines, errors = run("portrait.png", "coffee.jpg", "two.png")
     assert (code, errors) == (0, "")
-    face = rf"({'|'.join(FER7)}) \d\d\s% at \(\d+, \d+, \d+, \d+\)"
+    face = rf"({'|'.join(FER7)}) \d\d% at \(\d+, \d+, \d+, \d+\)"
     assert re.fullmatch(f"portrait.png: {face}", lines[0])
     assert lines[1] == "coffee.jpg: no face found"
     assert re.fullmatch(f"two.png: {face}; {face}", lines[2])

@@ -44,7 +44,7 @@ def test_about_tells_what_was_measured_and_where_it_fails(shelf):
     assert "0.871 (0.859–0.883)" in html
     assert "(n = 3186)" in html
     assert "<td>0.014</td>" in html
-    assert "fear taken for surprise: 31 faces, 31 %" in html
+    assert "fear taken for surprise: 31 faces, 31%" in html
     assert "0.410 (0.300–0.500)" in html
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_hf.labels import id2label, vocabulary
+from fer_hf.labels import id2label
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.layers_attention import CBAM, SqueezeExcite
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
@@ -41,7 +41,7 @@ class Stage:
 
 def build_on_meta(recipe: Recipe) -> nn.Module:
     """The recipe's network in evaluation mode, without storage."""
-    config = config_class(recipe.model.type)(id2label=id2label(vocabulary(recipe.data.classes)), **recipe.model.config)
+    config = config_class(recipe.model.type)(id2label=id2label(recipe.data.names), **recipe.model.config)
     with torch.device("meta"):
         return model_class(recipe.model.type)(config).eval()
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import yaml
 
 from fer_hf.data.loaders import LABEL_KINDS
+from fer_hf.data.sources import SourceOptions
 from fer_hf.data.transforms import AugmentOptions
+from fer_hf.labels import vocabulary
 from training.averaging import AverageRecipe
 from training.distillation import DistillRecipe
 from training.losses import LossRecipe
@@ -46,7 +48,7 @@ class ProcessorRecipe:
 class DataRecipe:
     """What is learned from, and what chooses the checkpoint."""
 
-    classes: int = 7
+    source: SourceOptions = field(default_factory=SourceOptions)  # how it is read: classes, remaps, splits, …
     labels: str = "fer2013"
     validation_labels: str | None = None  # defaults to `labels`; soft votes are judged by their majority
     drop_leaking: bool = True  # leave out training rows that equal a validation row
@@ -62,6 +64,13 @@ class DataRecipe:
             self.validation_labels = "ferplus-majority" if self.labels == "ferplus-soft" else self.labels
         if not 0 < self.fraction <= 1:
             raise ValueError(f"data.fraction must be in (0, 1]; {self.fraction} was given")
+        if self.source.streaming:
+            raise ValueError("data.source.streaming is for labelling; training draws at random: set in_memory to false")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes in order."""
+        return vocabulary(self.source.classes)
 
 
 @dataclass
@@ -174,6 +183,10 @@ def _convert(hint, value, where: str):
         return _convert(next(arg for arg in args if arg is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where + ".")
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a mapping; {value!r} was given")
+        return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list; {value!r} was given")

@@ -15,7 +15,7 @@ from torch import nn
 from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy, rows_without
 from fer_hf.data.sources import load_source
 from fer_hf.hub import ModelError, load_model, save_portable
-from fer_hf.labels import id2label, label2id, vocabulary
+from fer_hf.labels import id2label, label2id
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from training.checkpoints import CheckpointError
 from training.config import Recipe, dump_recipe, load_recipe
@@ -29,7 +29,12 @@ from training.provenance import write_used
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="a YAML file under training/recipes/")
-    parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        help="parquet or class folders, fer2013.csv or a Hub id; several merge",
+    )
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="folder for checkpoints, log and the best model")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
@@ -42,7 +47,7 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
     """The recipe's network, seeded, with the weights it starts from, and the image processor that fits it."""
     from transformers import AutoConfig, AutoModelForImageClassification
 
-    names = vocabulary(recipe.data.classes)
+    names = recipe.data.names
     labels = {"id2label": id2label(names), "label2id": label2id(names)}
     set_seed(recipe.seed)
     if recipe.model.start_from:
@@ -93,18 +98,21 @@ def build_teacher(recipe: Recipe) -> Teacher | None:
     if recipe.distill.teacher is None:
         return None
     loaded = load_model(recipe.distill.teacher)
-    return Teacher(loaded.model, loaded.processor, vocabulary(recipe.data.classes))
+    return Teacher(loaded.model, loaded.processor, recipe.data.names)
 
 
 def load_data(
-    recipe: Recipe, processor: FerImageProcessor, data: str, votes: str | None
+    recipe: Recipe, processor: FerImageProcessor, data: str | list[str], votes: str | None
 ) -> tuple[ArraySplit | LazySplit, ArraySplit | LazySplit, int]:
     """Training and validation rows, and how many training rows were left out because validation has them."""
-    source = load_source(data, votes=votes)
-    missing = {"train", "validation"} - set(source)
+    source = load_source(data, recipe.data.source, **({"votes": votes} if votes else {}))
+    missing = sorted({"train", "validation"} - set(source))
     if missing:
-        raise ValueError(f"{data} has no {' or '.join(sorted(missing))} split; training needs both")
-    names = vocabulary(recipe.data.classes)
+        raise ValueError(
+            f"{data} has no {' and no '.join(missing)} split; training needs both: set data.source.splits, such as "
+            "{validation: 0.2}, or data.source.folds"
+        )
+    names = recipe.data.names
     train, dropped = source["train"], 0
     if recipe.data.drop_leaking:
         kept = rows_without(train, source["validation"])

@@ -40,7 +40,7 @@ def suggest(trial: optuna.Trial, key: str, text: str):
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", required=True, nargs="+")
     parser.add_argument("--votes")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--search", nargs="+", required=True, metavar="KEY=RANGE")
@@ -63,7 +63,7 @@ def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
         f"{key.rpartition('.')[2]}={value:.6g}" if isinstance(value, float) else f"{key.rpartition('.')[2]}={value}"
         for key, value in values.items()
     )
-    command = ["--recipe", arguments.recipe, "--data", arguments.data, "--output", str(arguments.output / name)]
+    command = ["--recipe", arguments.recipe, "--data", *arguments.data, "--output", str(arguments.output / name)]
     command += ["--votes", arguments.votes] if arguments.votes else []
     overrides = [*arguments.set, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
     progress = train.main([*command, "--tracker", "none", "--set", *overrides])

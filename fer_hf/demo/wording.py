@@ -32,7 +32,7 @@ def name_expression(scores: Mapping[str, float]) -> str:
 
 
 def describe_face(prediction: Prediction) -> str:
-    """``happy, 97 %`` or ``fear or surprise (45 %, 40 %)``."""
+    """``happy, 97%`` or ``fear or surprise (45%, 40%)``."""
     name = name_expression(prediction.scores)
     if " or " not in name:
         return f"{name}, {percent(prediction.score)}"
