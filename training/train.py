@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
 
@@ -128,18 +129,18 @@ def load_data(
 
 def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: str) -> Accelerator:
     """Accelerate as the recipe needs it; ``accelerate launch`` decides on devices and processes."""
-    try:
-        return Accelerator(
-            mixed_precision=pick_precision(recipe.precision, PartialState().device, model),
-            gradient_accumulation_steps=recipe.optimizer.accumulate,
-            # A batch is cut across processes, so a recipe means the same however many there are.
-            dataloader_config=DataLoaderConfiguration(split_batches=True),
-            step_scheduler_with_optimizer=False,
-            log_with=None if tracker == "none" else tracker,
-            project_dir=output,
-        )
-    except ValueError as error:
-        raise ValueError(f"--tracker {tracker}: {error}; install it, or pass --tracker none") from error
+    available = [str(name) for name in get_available_trackers()]
+    if tracker not in ("none", *available):
+        raise ValueError(f"--tracker {tracker} is not installed; choose none or one of {', '.join(available)}")
+    return Accelerator(
+        mixed_precision=pick_precision(recipe.precision, PartialState().device, model),
+        gradient_accumulation_steps=recipe.optimizer.accumulate,
+        # A batch is cut across processes, so a recipe means the same however many there are.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        step_scheduler_with_optimizer=False,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=output,
+    )
 
 
 def main(argv: list[str] | None = None) -> Progress | None:

@@ -77,10 +77,11 @@ def main(argv: list[str] | None = None) -> optuna.Study:
     study = optuna.create_study(
         study_name="fer_hf",
         storage=f"sqlite:///{arguments.output / 'study.db'}",
-        sampler=optuna.samplers.TPESampler(seed=arguments.seed),
         direction="maximize",
         load_if_exists=True,
     )
+    # A sampler starts its draws anew in every call: seeded alike, it would repeat the trials there are.
+    study.sampler = optuna.samplers.TPESampler(seed=arguments.seed + len(study.get_trials(deepcopy=False)))
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params, skip_if_exists=False)
