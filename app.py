@@ -18,4 +18,7 @@ if __name__ == "__main__":
 
         shelf = open_shelf(configured_model())
         store = configured_store(shelf.first.recognizer.labels)
-        build_page(shelf, store=store).launch(**launch_options())
+        page = build_page(shelf, store=store)
+        _, address, _ = page.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
+        print(f"The demo is ready at {address}", flush=True)
+        page.block_thread()

@@ -77,7 +77,7 @@ def draw_bars(scores: Mapping[str, float], width_px: int = 320, row_px: int = 24
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(row_px * 0.55)
     names_px = max(draw.textlength(name, font=font) for name in scores) + row_px / 2
-    figures_px = draw.textlength(f"<100%", font=font)
+    figures_px = draw.textlength("<100%", font=font)
     track_px = max(width_px - names_px - figures_px - row_px / 4, 1)
     best = max(scores, key=scores.get)
     for row, (name, score) in enumerate(scores.items()):

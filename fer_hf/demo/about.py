@@ -26,8 +26,8 @@ control, no medical or legal judgement. In the EU, systems that infer emotions a
 <li>The picture is decoded within limits, turned upright and brought to sRGB.</li>
 <li>MTCNN finds the faces and five points on each: eyes, nose and corners of the mouth.</li>
 <li>Each face is turned and scaled so that these points lie where they lay in the training pictures.</li>
-<li>A small neural network gives each expression a probability. They are calibrated: of the answers given with 70 %,
-about 70 % are right on pictures like those it was measured on.</li>
+<li>A small neural network gives each expression a probability. They are calibrated: of the answers given with 70%,
+about 70% are right on pictures like those it was measured on.</li>
 <li>Grad-CAM shows which parts of the face spoke for an expression; the network's own gates can be shown too.</li>
 </ol>
 """
@@ -64,7 +64,7 @@ def _figures(folders: Mapping[str, Path]) -> str:
         if table := headline_html(folder):
             parts.append(f"<h3>{escape(name)}</h3>{table}{failures_html(read_reports(folder)[0])}")
     text = (
-        "<p>Brackets are 95 % intervals. ECE is the mean gap between the probability given and the share of right "
+        "<p>Brackets are 95% intervals. ECE is the mean gap between the probability given and the share of right "
         "answers.</p>"
     )
     nothing = "<p>The models that are loaded here carry no report of an evaluation.</p>"

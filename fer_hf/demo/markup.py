@@ -68,6 +68,8 @@ def _layout(photo_wh: tuple[int, int], faces: int) -> str:
     """Class that puts the faces beside the photo where it is tall and they are few, else below it."""
     if faces == 0:
         return "fer-alone"
+    if faces > CROWD:
+        return "fer-below fer-many"
     return "fer-below" if faces > 3 or photo_wh[0] > 1.2 * photo_wh[1] else "fer-beside"
 
 

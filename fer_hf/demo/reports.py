@@ -19,7 +19,7 @@ def read_reports(folder: Path) -> list[dict]:
 
 
 def headline_html(folder: Path) -> str:
-    """A table of the figures, with 95 % intervals, of each evaluation of a model; empty where there is none."""
+    """A table of the figures, with 95% intervals, of each evaluation of a model; empty where there is none."""
     rows = [row for report in read_reports(folder) for row in _rows(report)]
     if not rows:
         return ""
@@ -57,7 +57,7 @@ def failures_html(report: Mapping) -> str:
     """Where one evaluation's model fails: its most frequent mistakes, and precision, recall and F1 of each class."""
     mistakes = "".join(
         f"<li>{escape(one['true'])} taken for {escape(one['predicted'])}: {one['n']} faces, "
-        f"{100 * one['share']:.0f} % of all {escape(one['true'])} ones</li>"
+        f"{100 * one['share']:.0f}% of all {escape(one['true'])} ones</li>"
         for one in report.get("most_confused", ())
     )
     rows = "".join(

@@ -25,7 +25,7 @@ async function runJob(root, server, data, keep = "") {
       if (answer.total) {
         meter.max = answer.total;
         meter.value = answer.done;
-        say(root, "", keep === "video" ? `${answer.done} %` : `${answer.done} of ${answer.total}`);
+        say(root, "", keep === "video" ? `${answer.done}%` : `${answer.done} of ${answer.total}`);
       } else if ("done" in answer) say(root, "", "Waiting for a free place…");
     }
     if (stopped) answer = { error: "Stopped." };

@@ -2,7 +2,6 @@
 
 // Chooses a face of a result: marks its box and row, and shows its attention on the photo.
 function chooseFace(result, number) {
-  result.dataset.face = number;
   for (const part of all(result, "[data-face]")) {
     const chosen = part.dataset.face === String(number);
     part.classList.toggle("fer-chosen", chosen);
@@ -130,11 +129,12 @@ function drawPicture(result, record) {
 // Everything inside results is handled here, by delegation, because results come and go.
 function listenToResults(root) {
   root.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
     const result = event.target.closest(".fer-result");
-    if (!result || !button) return;
-    if (button.dataset.face !== undefined) chooseFace(result, Number(button.dataset.face));
-    if (button.dataset.save) download(result, button.dataset.save);
+    if (!result) return;
+    const part = event.target.closest("[data-face]");
+    if (part) chooseFace(result, Number(part.dataset.face));
+    const kind = event.target.closest("button")?.dataset.save;
+    if (kind) download(result, kind);
   });
   root.addEventListener("change", (event) => {
     if (event.target.matches("[data-kind], [data-expression]")) showAttention(event.target.closest(".fer-result"));
