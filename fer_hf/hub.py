@@ -185,6 +185,7 @@ def _copy_code_on_save(model: "PreTrainedModel", processor: "BaseImageProcessor"
 
 def _replace_folder(staged: Path, path: Path) -> None:
     for file in staged.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
         _fsync(file)
     _fsync(staged)
     if path.exists():

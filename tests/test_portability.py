@@ -109,6 +109,7 @@ def test_weights_are_half_size_and_say_float32(folders):
     package = Path(sys.modules["fer_hf.models.modeling_resnet_swish"].__file__).parent
     for file in folder.glob("*.py"):
         assert file.read_bytes() == (package / file.name).read_bytes()
+    assert {oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == {"0o644"}
     assert {file.name for file in folder.iterdir()} == {
         "config.json",
         "model.safetensors",
