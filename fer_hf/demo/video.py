@@ -87,7 +87,7 @@ def _row(track: Track, t_s: float) -> dict:
         "t_s": round(t_s, 3),
         "face": track.id,
         "label": track.label,
-        "scores": {name: round(score, 4) for name, score in track.scores.items()},
+        "scores": {name: round(score, 6) for name, score in track.scores.items()},
         "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)),
     }
 

@@ -97,8 +97,8 @@ def _as_record(track: Track) -> dict:
         "id": track.id,
         "box": [round(value, 1) for value in track.face.box_xyxy],
         "label": track.label,
-        "score": round(track.scores[track.label], 4),
-        "scores": {name: round(score, 4) for name, score in track.scores.items()},
+        "score": round(track.scores[track.label], 6),
+        "scores": {name: round(score, 6) for name, score in track.scores.items()},
     }
 
 
