@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -75,19 +76,23 @@ for line in sys.stdin:
     def __exit__(self, *_: object) -> None:
         self.process.communicate()
 
-    def run(self, command: list[str]) -> int:
+    def run(self, command: list[str], kill_after_s: float | None = None) -> int:
         """The status with which a push of these arguments ended; 9 where it was killed."""
+        self.child = 0
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             word, _, number = line.strip().partition(" ")
             if word == "child":
                 self.child = int(number)
+                if kill_after_s is not None:
+                    threading.Timer(kill_after_s, self.kill).start()
             elif word == "status":
                 return int(number)
         raise EOFError("the process that forks has ended")
 
     def kill(self) -> None:
+        assert self.child > 0  # 0 would be this whole group of processes
         os.kill(self.child, signal.SIGKILL)
 
 

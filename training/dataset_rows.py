@@ -14,7 +14,7 @@ from PIL import Image
 from fer_hf.data.loaders import pixel_sha256
 from fer_hf.data.splits import with_splits
 
-_BATCH_ROWS = 64
+_BATCH_ROWS = 8  # few, because a photo may have tens of megabytes
 
 
 @dataclass(frozen=True)

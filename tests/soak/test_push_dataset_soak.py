@@ -35,8 +35,7 @@ def test_twenty_thousand_pictures_five_kills(hub, tmp_path):
         watcher = threading.Thread(target=watch_memory, args=(nursery, over, peaks_mb))
         watcher.start()
         for delay_s in (3, 20):  # while it reads, and later
-            threading.Timer(delay_s, nursery.kill).start()
-            assert nursery.run(command) == signal.SIGKILL
+            assert nursery.run(command, kill_after_s=delay_s) == signal.SIGKILL
         for pattern, skip in (("^PUT /lfs/", 0), ("^PUT /lfs/", 7), ("POST .*/commit/", 0)):
             hub.fail(pattern, skip=skip, call=nursery.kill)
             assert nursery.run(command) == signal.SIGKILL
