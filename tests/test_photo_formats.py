@@ -65,3 +65,14 @@ def test_the_astronaut_is_perceived_as_happy(results):
     for result in results["astronaut"].values():
         assert result.predictions[0].label == "happy"
         assert result.predictions[0].score >= 0.7
+
+
+@pytest.mark.parametrize("library", ["fer_hf", "transformers"])
+def test_the_task_alone_gives_the_default_model(library, results, astronaut):
+    import importlib
+
+    fer = importlib.import_module(library).pipeline("facial-expression-recognition", device="cpu")
+    (row,) = fer(astronaut)
+    expected = results["astronaut"]["png.png"].predictions[0]
+    assert row["scores"] == pytest.approx(expected.scores, abs=1e-6)
+    assert list(row["box"].values()) == [round(edge) for edge in expected.face.box_xyxy]
