@@ -14,7 +14,7 @@ from .attention import warp_to_photo
 from .faces import Face, Prediction
 from .hub import ModelError
 from .image_io import ImageError
-from .recognition import GRAD_CAM, ExpressionRecognizer, Recognition, as_dict
+from .recognition import BACKENDS, GRAD_CAM, ExpressionRecognizer, Recognition, as_dict
 from .rendering import draw_faces, overlay_heat, percent
 
 MAX_ATTENTION_PX = 1600
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 2 where the model, the attention picture or any photo failed; the others are still done."""
     options = _parse(arguments)
     try:
-        recognizer = ExpressionRecognizer.from_pretrained(options.model)
+        recognizer = ExpressionRecognizer.from_pretrained(options.model, backend=options.backend)
         if options.attention and not recognizer.attention_names:
             return _fail("This model offers no attention to draw; leave out --attention or name another with --model.")
     except ModelError as error:
@@ -54,9 +54,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="draw where the evidence lies (Grad-CAM); with several photos OUT-1.png, OUT-2.png, … in their order",
     )
     parser.add_argument("--model", help="a model folder or Hub id, user/name@revision (default: FER_MODEL or embedded)")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="torch",
+        help="what runs it; onnx: the model's model.onnx, or --model F.onnx",
+    )
     parser.add_argument("--tta", action="store_true", help="average over each face and its mirror image")
     options = parser.parse_args(arguments)
     if options.attention is not None:
+        if options.backend != "torch":
+            parser.error("--attention is read inside the network, which only --backend torch allows")
         writable = Image.registered_extensions()
         if writable.get(options.attention.suffix.lower()) not in ("PNG", "JPEG", "WEBP"):
             parser.error(f"--attention {options.attention}: name a .png, .jpg or .webp file")

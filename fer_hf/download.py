@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import errors, snapshot_download
@@ -28,14 +29,16 @@ class ModelError(ValueError):
         super().__init__(f"The model {source} cannot be loaded: {cause}.")
 
 
-def download_model(repo_id: str, revision: str | None, *, with_code: bool = False) -> tuple[Path, str]:
+def download_model(
+    repo_id: str, revision: str | None, *, with_code: bool = False, files: Sequence[str] = FILES
+) -> tuple[Path, str]:
     """The folder in the cache with the model's files, all of one commit, and that commit.
 
-    Without a connection the cached files of that revision answer. Pickled weights are never fetched; Python files only
-    ``with_code``. Raises ModelError.
+    ``files`` are the wanted names or patterns. Without a connection the cached files of that revision answer. Pickled
+    weights are never fetched; Python files only ``with_code``. Raises ModelError.
     """
     source = repo_id if revision is None else f"{repo_id}@{revision}"
-    patterns = [*FILES, "*.py"] if with_code else list(FILES)
+    patterns = [*files, "*.py"] if with_code else list(files)
     for attempt in range(3):
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
@@ -53,7 +56,7 @@ def download_model(repo_id: str, revision: str | None, *, with_code: bool = Fals
             if attempt == 2 or wait_s is None or wait_s > MAX_WAIT_S:
                 raise ModelError(source, _cause(error, response, wait_s)) from error
             time.sleep(wait_s)
-    for file in folder.glob("*.safetensors"):
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.onnx")):
         _check_hash(file, source)
     return folder, folder.name
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 import transformers
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModelForImageClassification, Pipeline
+from transformers import AutoModelForImageClassification, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
@@ -40,9 +42,15 @@ class FacialExpressionPipeline(Pipeline):
     _load_tokenizer = False
     _load_video_processor = False
 
-    def __init__(self, *args, detector: FaceDetector | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        detector: FaceDetector | None = None,
+        recognizer: ExpressionRecognizer | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
-        self.recognizer = ExpressionRecognizer.from_model(self.model, self.image_processor, detector)
+        self.recognizer = recognizer or ExpressionRecognizer.from_model(self.model, self.image_processor, detector)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> list | Iterator[list[dict]]:
         if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes | bytearray | memoryview):
@@ -113,14 +121,18 @@ def pipeline(
     revision: str | None = None,
     dtype: Any = "auto",
     trust_remote_code: bool = False,
+    backend: str = "torch",
     **kwargs: Any,
 ) -> Pipeline:
     """A transformers pipeline for perceived expressions, with the embedded model unless another is named.
 
     ``model`` is a folder, a Hub id (``user/name@revision``) or a loaded model, whose ``image_processor`` must then be
-    given too. ``device``, ``batch_size`` and the parameters of ``FacialExpressionPipeline`` are passed on. Raises
+    given too. ``backend="onnx"`` runs the model's exported file, or an .onnx file, with onnxruntime on the CPU.
+    ``device``, ``batch_size`` and the parameters of ``FacialExpressionPipeline`` are passed on. Raises
     ``hub.ModelError`` with one sentence where the model cannot be loaded. Other tasks go to ``transformers.pipeline``.
     """
+    if backend != "torch":
+        return _other_backend(task, model, revision=revision, dtype=dtype, backend=backend, **kwargs)
     passed_on = {"dtype": dtype, **kwargs}
     if task != TASK:
         return transformers.pipeline(task, model, revision=revision, trust_remote_code=trust_remote_code, **passed_on)
@@ -131,6 +143,27 @@ def pipeline(
     elif kwargs.get("image_processor") is None:
         raise ValueError("a model that is given as an object needs its image processor: pass image_processor=")
     return transformers.pipeline(TASK, model, **passed_on)
+
+
+def _other_backend(
+    task: str,
+    model: Any,
+    *,
+    detector: FaceDetector | None = None,
+    device: Any = None,
+    **kwargs: Any,
+) -> Pipeline:
+    if task != TASK or not (model is None or isinstance(model, str | Path)):
+        raise ValueError(f"backend={kwargs['backend']!r} runs {TASK} with a model's folder, Hub id or .onnx file only")
+    chosen = {key: kwargs.pop(key) for key in ("revision", "dtype", "backend")}
+    name = default_model_path() if model is None else model
+    device = "cpu" if device in (None, -1) else device
+    recognizer = ExpressionRecognizer.from_pretrained(name, device=device, detector=detector, **chosen)
+    # transformers asks a pipeline's model for its device and its config; the network itself is in the recognizer.
+    stand_in = SimpleNamespace(
+        device=torch.device("cpu"), config=PreTrainedConfig(id2label=dict(enumerate(recognizer.labels)))
+    )
+    return FacialExpressionPipeline(model=stand_in, task=TASK, device=-1, recognizer=recognizer, **kwargs)
 
 
 PIPELINE_REGISTRY.register_pipeline(

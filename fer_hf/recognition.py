@@ -27,6 +27,7 @@ MAX_CROPS_AT_ONCE = 256
 
 GRAD_CAM = "grad_cam"
 FACE_SOURCES = ("detect", "crop")
+BACKENDS = ("torch", "onnx")
 BOX_KEYS = ("xmin", "ymin", "xmax", "ymax")
 
 FoundFace = tuple[Face | None, AlignedFace]
@@ -74,13 +75,27 @@ class ExpressionRecognizer:
         device: "str | torch.device" = "cpu",
         dtype: "str | torch.dtype | None" = None,
         trust_remote_code: bool = False,
+        backend: str = "torch",
         detector: FaceDetector | None = None,
     ) -> Self:
         """A recognizer with a model by path or Hub id (``user/name@revision``).
 
-        None takes the one that FER_MODEL names, else the embedded one. Raises ``hub.ModelError`` with one sentence.
+        None takes the one that FER_MODEL names, else the embedded one. ``backend="onnx"`` runs its exported file, or an
+        .onnx file that is named, on the CPU with onnxruntime; it shows no attention. Raises ``hub.ModelError`` with one
+        sentence.
         """
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}; {backend!r} was given")
         name_or_path = configured_model() if name_or_path is None else name_or_path
+        if backend == "onnx":
+            from .onnx import OnnxClassifier, find_onnx
+
+            if str(device) != "cpu" or dtype not in (None, "auto"):
+                raise ValueError(
+                    f"backend='onnx' runs on the CPU in the precision of its file; device {device} and dtype {dtype} "
+                    "were given: leave them out, or use backend='torch'"
+                )
+            return cls(OnnxClassifier(find_onnx(name_or_path, revision)), detector)
         loaded = load_model(name_or_path, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
         return cls.from_model(loaded.model.to(device), loaded.processor, detector)
 
@@ -142,6 +157,8 @@ class ExpressionRecognizer:
         and spatial maps come as (size_px, size_px) in crop space, channel gates as (C,), all float32 in [0, 1]. Raises
         ValueError where the model offers none.
         """
+        if getattr(self.classifier, "network", None) is None:
+            raise ValueError("attention is read inside the network, which only backend='torch' allows; use that")
         if not self.attention_names:
             raise ValueError("this model names no layer for Grad-CAM (cam_layer) and has no attention to show")
         if isinstance(target, str):
