@@ -7,6 +7,7 @@ apart without colour vision; every bar and cell carries its number.
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,34 @@ def region_figure(area: Mapping[str, float], methods: Sequence[Mapping], title: 
     axes.tick_params(axis="x", length=0)
     axes.margins(y=0.12)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize=_TEXT_SIZE)
+    return figure
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop (H, W, 3) uint8, the same with a heat map over it, and what is written below the two."""
+
+    crop: np.ndarray
+    attention: np.ndarray
+    text: str
+
+
+def sample_figure(samples: Sequence[Sample], title: str) -> Figure:
+    """Crops with their attention and text, up to four pairs in a row."""
+    columns = min(len(samples), 4)
+    rows = -(-len(samples) // columns)
+    figure = Figure(figsize=(3.0 * columns + 0.2, 2.05 * rows + 0.5), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, sample in zip(panels, samples, strict=False):
+        gap = np.full((len(sample.crop), max(len(sample.crop) // 24, 1), 3), 255, dtype=np.uint8)
+        axes.imshow(np.hstack([sample.crop, gap, sample.attention]), interpolation="nearest")
+        axes.set_xlabel(sample.text, size=8, color=INK)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for axes in panels[len(samples) :]:
+        axes.set_visible(False)
     return figure
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_hf.attention import attention_maps, grad_cam
@@ -77,11 +76,6 @@ def _gated_features(model: nn.Module, pixel_values: Tensor) -> Tensor | None:
 def random_maps(count: int, cells: int, seed: int) -> Tensor:
     """(count, cells, cells) of noise, as coarse as the maps it is compared with."""
     return torch.rand(count, cells, cells, generator=torch.Generator().manual_seed(seed))
-
-
-def to_pixels(maps: Tensor, size_px: int) -> Tensor:
-    """Maps (B, h, w) as (B, size_px, size_px), bilinear."""
-    return F.interpolate(maps[:, None].float(), (size_px, size_px), mode="bilinear", align_corners=False)[:, 0]
 
 
 def region_shares(maps: Tensor, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

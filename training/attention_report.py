@@ -13,13 +13,13 @@ import torch
 
 from fer_hf.data.loaders import ArraySplit, load_arrays
 from fer_hf.figures import region_figure, save_figure
+from fer_hf.map_geometry import cell_grids, place, stretched
 from training.attention_regions import (
     deletion_insertion,
     random_maps,
     region_masks,
     region_shares,
     saliency_maps,
-    to_pixels,
 )
 from training.intervals import RESAMPLES, SEED, bootstrap, rounded
 from training.provenance import row_ids_sha256, write_json
@@ -52,8 +52,10 @@ def measure_rows(loaded: Loaded, split: ArraySplit, seed: int) -> dict[str, dict
         pixels = loaded.processor.normalize_uint8(images.to(loaded.model.device))
         maps = saliency_maps(loaded.model, pixels)
         maps["random"] = random_maps(len(pixels), maps["Grad-CAM"].shape[-1], seed + number).to(pixels.device)
+        grids = cell_grids(loaded.model, pixels[:1])
         for name, coarse in maps.items():
-            fine = to_pixels(coarse, size_px)
+            cells = coarse.shape[-1]
+            fine = place(coarse, grids.get(cells) or stretched(cells, size_px), size_px)
             deletion, insertion = deletion_insertion(loaded.model, pixels, fine)
             figures = region_shares(fine, masks) | {"deletion": deletion, "insertion": insertion}
             parts.setdefault(name, []).append(figures)
