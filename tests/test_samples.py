@@ -45,8 +45,8 @@ def test_outside_photos_need_no_layout_and_survive_a_broken_file(tiny_model_path
     samples.main(["--model", str(tiny_model_path), "--photos", str(tmp_path), "--output", str(output)])
     assert [text.splitlines()[0] for text in texts] == ["portrait.jpg"]
     assert "broken.png: " in capsys.readouterr().err
+    Image.new("RGB", (64, 64)).save(tmp_path / "deep" / "portrait.jpg")
     with pytest.raises(ValueError, match="no face was found"):
-        Image.new("RGB", (64, 64)).save(tmp_path / "deep" / "portrait.jpg")
         samples.main(["--model", str(tiny_model_path), "--photos", str(tmp_path), "--output", str(output)])
 
 
