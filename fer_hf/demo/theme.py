@@ -18,12 +18,12 @@ def build_theme() -> gr.themes.Base:
 
 
 def read_css() -> str:
-    """The page's style sheet."""
+    """The style sheet of the tabs."""
     return (STATIC / "page.css").read_text(encoding="utf-8")
 
 
 def read_head() -> str:
-    """What goes into the page's head: a description and the script whose functions the tabs call.
+    """What goes into the page's head: a description, the frame's style, and the script whose functions the tabs call.
 
     The script is the files of ``static`` one after the other in a function of its own, so that nothing else of the page
     meets their names.
@@ -34,5 +34,6 @@ def read_head() -> str:
     return (
         '<meta name="description" content="See which facial expression a small model perceives in a photo, how sure it '
         'is and where it looked.">\n'
+        f"<style>{(STATIC / 'frame.css').read_text(encoding='utf-8')}</style>\n"
         f'<script>window.fer = (() => {{\n"use strict";\n{script}\nreturn {{ {tabs} }};\n}})();</script>'
     )
