@@ -21,6 +21,7 @@ from fer_hf.demo.uploads import Upload
 from fer_hf.demo.wording import name_expression, summarise
 from fer_hf.faces import AlignedFace
 from fer_hf.image_io import DEFAULT_LIMITS, read_image
+from fer_hf.recognition import GRAD_CAM
 from fer_hf.rendering import heat_image
 
 TIMED_RUNS = 3
@@ -76,17 +77,16 @@ def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _ask(desk: Desk, aligned: AlignedFace) -> Opinion:
-    recognizer, elapsed = desk.recognizer, []
+    elapsed = []
     for _ in range(TIMED_RUNS):
         start = time.perf_counter()
-        row = recognizer.classify([aligned.crop])[0]
+        scores = desk.score([aligned.crop])[0]
         elapsed.append(1000 * (time.perf_counter() - start))
-    maps = recognizer.attend([aligned.crop])[0] if recognizer.attention_names else {}
     return Opinion(
         name=desk.model_name,
-        scores=dict(zip(recognizer.labels, row.tolist(), strict=True)),
+        scores=scores,
         aligned=aligned,
-        cam=maps.get("grad_cam"),
+        cam=desk.attention_of([aligned.crop])[0].get(GRAD_CAM),
         elapsed_ms=statistics.median(elapsed),
         parameters=desk.count_parameters(),
         file_bytes=_weights_bytes(desk.folder),

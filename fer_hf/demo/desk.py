@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fer_hf.demo.markup import ResultView, map_views, result_html
 from fer_hf.demo.records import photo_record, to_csv
@@ -27,7 +28,7 @@ class Desk:
         self.folder = Path(model) if Path(model).is_dir() else None
         # A folder's place on the server's disk is nobody's business; a Hub id is shown as it is.
         self.model_name = model if self.folder is None else self.folder.name
-        self._recognize = on_gpu(recognizer.recognize)
+        self._recognize, self._classify = on_gpu(recognizer.recognize), on_gpu(recognizer.classify)
         self._attend = on_gpu(recognizer.attend)
 
     def count_parameters(self) -> int | None:
@@ -43,6 +44,17 @@ class Desk:
     def recognize(self, upload: Upload) -> Recognition:
         """The faces of an uploaded photo with their expressions."""
         return self._recognize(upload.data)
+
+    def score(self, crops: Sequence[Image.Image]) -> list[dict[str, float]]:
+        """Every class with its probability for each face crop."""
+        labels = self.recognizer.labels
+        return [dict(zip(labels, row, strict=True)) for row in self._classify(crops).tolist()]
+
+    def attention_of(self, crops: Sequence[Image.Image], target: str | None = None) -> list[dict[str, np.ndarray]]:
+        """What the model looked at in each crop, for an expression or for its own answer; empty where it cannot say."""
+        if not crops or not self.recognizer.attention_names:
+            return [{} for _ in crops]
+        return self._attend(crops, target)
 
     def record(self, upload: Upload) -> dict:
         """An uploaded photo's result as plain data."""
@@ -70,14 +82,11 @@ class Desk:
 
     def _with_attention(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         chosen = predictions[:ATTENDED_FACES]
-        if not chosen or not self.recognizer.attention_names:
-            return list(predictions)
-        maps = self._attend([one.aligned.crop for one in chosen])
+        maps = self.attention_of([one.aligned.crop for one in chosen])
         attended = [replace(one, attention=attention) for one, attention in zip(chosen, maps, strict=True)]
         return [*attended, *predictions[ATTENDED_FACES:]]
 
     def attend(self, crop: Upload, target: str) -> list[dict[str, str]]:
         """Attention of one face crop for one expression, as pictures for the page."""
         image = read_image(crop.data).image
-        maps: dict[str, np.ndarray] = self._attend([image], target)[0]
-        return map_views(maps)
+        return map_views(self.attention_of([image], target)[0])

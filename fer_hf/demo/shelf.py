@@ -15,7 +15,7 @@ from fer_hf.hub import ModelError, default_model_path, load_model
 from fer_hf.recognition import ExpressionRecognizer
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
-KEPT_MODELS = 8
+KEPT_MODELS = 16
 """Models kept in memory; the one not used for longest goes first. The first one stays."""
 MAX_PARAMETERS = 350_000_000
 """Larger models than a ViT-L would fill the memory that all visitors share."""
@@ -74,7 +74,8 @@ def open_shelf(model: str) -> Shelf:
     # A core for each visitor being served: threads of one answer that wait for those of another cost ten times as much.
     torch.set_num_threads(max((os.cpu_count() or 1) // WORKERS, 1))
     folders = embedded_models()
-    recognizer = ExpressionRecognizer.from_pretrained(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recognizer = ExpressionRecognizer.from_pretrained(model, device=device)
 
     def load(name: str) -> Desk:
         loaded = load_model(folders.get(name, name))
@@ -82,7 +83,7 @@ def open_shelf(model: str) -> Shelf:
         if parameters > MAX_PARAMETERS:
             limit = f"{MAX_PARAMETERS / 1e6:.0f} million"
             raise ModelError(name, f"it has {parameters / 1e6:.0f} million parameters and this server takes {limit}")
-        shared = ExpressionRecognizer.from_model(loaded.model, loaded.processor, recognizer.detector)
+        shared = ExpressionRecognizer.from_model(loaded.model.to(device), loaded.processor, recognizer.detector)
         source = name if loaded.revision is None else f"{name.partition('@')[0]}@{loaded.revision}"
         return Desk(shared, str(folders[name]) if name in folders else source)
 

@@ -71,11 +71,10 @@ class Watcher:
         seen = self.tracker.update(frame.image, frame.t_s)
         largest = sorted(seen, key=lambda track: area_xyxy(track.face.box_xyxy), reverse=True)[:MAX_FACES]
         aligned = [recognizer.align(frame.image, track.face) for track in largest]
-        scores = recognizer.classify([one.crop for one in aligned]).tolist()
+        scores = self.desk.score([one.crop for one in aligned])
         predictions = []
         for track, crop, row in zip(largest, aligned, scores, strict=True):
-            current = dict(zip(recognizer.labels, row, strict=True))
-            smooth = self.tracker.record(track.id, current, frame.t_s)
+            smooth = self.tracker.record(track.id, row, frame.t_s)
             self.rows.append(_row(smooth, frame.t_s))
             predictions.append(Prediction(smooth.scores, track.face, crop))
         return draw_faces(frame.image, predictions)

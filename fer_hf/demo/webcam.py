@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import Upload
 from fer_hf.faces import area_xyxy
 from fer_hf.image_io import ImageLimits, read_image
-from fer_hf.recognition import ExpressionRecognizer
 from fer_hf.tracking import FaceTracker, Track
 
 FRAME_LIMITS = ImageLimits(max_pixels=1280 * 960, max_bytes=1_000_000, formats=("JPEG",))
@@ -32,7 +32,7 @@ NOTICE = (
 @dataclass
 class _Stream:
     tracker: FaceTracker
-    recognizer: ExpressionRecognizer
+    desk: Desk
     started_at: float
     used_at: float
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,24 +60,20 @@ class Streams:
             now = self._clock()
             seen = stream.tracker.update(image, now)
             largest = sorted(seen, key=lambda track: area_xyxy(track.face.box_xyxy), reverse=True)[:MAX_FACES]
-            crops = [stream.recognizer.align(image, track.face).crop for track in largest]
-            rows = stream.recognizer.classify(crops).tolist()
-            tracks = [
-                stream.tracker.record(track.id, dict(zip(stream.recognizer.labels, row, strict=True)), now)
-                for track, row in zip(largest, rows, strict=True)
-            ]
+            scores = stream.desk.score([stream.desk.recognizer.align(image, track.face).crop for track in largest])
+            tracks = [stream.tracker.record(track.id, row, now) for track, row in zip(largest, scores, strict=True)]
         return {"faces": [_as_record(track) for track in tracks], "size": image.size}
 
     def _open(self, stream_id: str, model: str) -> _Stream:
-        now, recognizer = self._clock(), self.shelf.desk(model).recognizer
+        now, desk = self._clock(), self.shelf.desk(model)
         with self._lock:
             for key in [key for key, one in self._streams.items() if now - one.used_at > IDLE_S]:
                 del self._streams[key]
             if stream_id not in self._streams:
                 if len(self._streams) >= MAX_STREAMS:
                     raise Refused(f"{MAX_STREAMS} cameras are running already. Busy, please try again in a moment.")
-                tracker = FaceTracker(recognizer.detector, history_s=0)
-                self._streams[stream_id] = _Stream(tracker, recognizer, now, now)
+                tracker = FaceTracker(desk.recognizer.detector, history_s=0)
+                self._streams[stream_id] = _Stream(tracker, desk, now, now)
             stream = self._streams[stream_id]
             stream.used_at = now
         if now - stream.started_at > LONGEST_S:
