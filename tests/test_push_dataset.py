@@ -24,11 +24,12 @@ from training import push_dataset, train
 from training.publishing import PublishError
 
 REQUIRED = ("--license", "cc-by-4.0", "--consent", "Everyone shown has agreed in writing.")
+QUICK = (*REQUIRED, "--quick")
 SECRET = b"Anna Beispiel"
 
 
 def push(source, *options, repo="user/faces") -> None:
-    push_dataset.main(["--source", str(source), "--repo-id", repo, *REQUIRED, *map(str, options)])
+    push_dataset.main(["--source", str(source), "--repo-id", repo, *QUICK, *map(str, options)])
 
 
 def refused(source, *options) -> str:
@@ -198,6 +199,30 @@ def test_no_subject_is_in_two_splits_and_none_is_named(hub, tmp_path):
     assert of_three in together.values()
 
 
+def test_near_copies_stay_in_one_split_and_the_audit_is_published(hub, tmp_path, monkeypatch):
+    files = {}
+    for seed in range(12):
+        photo = picture(seed)
+        name = f"{'happy' if seed % 2 else 'sad'}/{seed:02d}"
+        files |= {f"{name} a.png": png(seed), f"{name} b.jpg": encode(photo, "JPEG", quality=60)}
+        files[f"{name} c.png"] = encode(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG")
+    monkeypatch.setattr(push_dataset, "default_model_path", lambda: tmp_path / "none")
+    arguments = ["--source", write_files(tmp_path / "faces", files), "--repo-id", "user/faces", *REQUIRED]
+    push_dataset.main([*map(str, arguments), "--splits", "validation=0.25"])
+    audit = json.loads(Path(hf_hub_download("user/faces", "audit.json", repo_type="dataset")).read_text())
+    assert sum(audit["rows"].values()) == 36
+    assert audit["rows"]["validation"] in (6, 9, 12)  # whole threes
+    assert audit["near_duplicates"]["pairs"] >= 24
+    assert audit["near_duplicates"]["across"] == []
+    assert audit["faces"]["sampled"] == 36
+    assert not [finding for finding in audit["findings"] if finding["level"] == "leak"]
+    card = Path(hf_hub_download("user/faces", "README.md", repo_type="dataset")).read_text()
+    assert all(f"- {finding['text']}" in card for finding in audit["findings"])
+    page = Path(hf_hub_download("user/faces", "audit.html", repo_type="dataset")).read_text()
+    assert page.count("<img") > 12
+    assert str(tmp_path) not in page + card + json.dumps(audit)
+
+
 def test_a_csv_keeps_its_splits_and_votes(hub, tmp_path):
     usages = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
     csv = fer_csv(tmp_path / "fer2013.csv", [(i % 3, pixel_text(i), usage) for i, usage in enumerate(usages)])
@@ -350,7 +375,7 @@ def test_after_a_fault_of_the_hub_the_same_command_finishes(hub, faces, pattern,
 
 def test_killed_twice_each_picture_is_there_once(hub, tmp_path):
     faces = class_folders(tmp_path / "faces", {"happy": 100, "sad": 100})
-    command = ["--source", str(faces), "--repo-id", "user/faces", *REQUIRED, "--shard-mb", "0.02"]
+    command = ["--source", str(faces), "--repo-id", "user/faces", *QUICK, "--shard-mb", "0.02"]
     with Nursery(os.environ | hub.environment(tmp_path / "home")) as nursery:
         for pattern, skip in (("^PUT /lfs/", 3), ("POST .*/commit/", 0)):
             hub.fail(pattern, skip=skip, call=nursery.kill)

@@ -1,20 +1,19 @@
-"""Which rows of a source are published, in which split and order: each picture once, no subject in two new splits."""
+"""Which rows of a source are published, in which split and order: each picture once, none alike in two new splits."""
 
 import hashlib
-import io
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import datasets
 import numpy as np
-from PIL import Image
 
-from fer_hf.data.loaders import pixel_sha256
-from fer_hf.data.splits import with_splits
+from fer_hf.data.audit_duplicates import clusters, near_pairs
+from fer_hf.data.audit_scan import Scan, scan
+from fer_hf.data.splits import split_rows
 
-_BATCH_ROWS = 8  # few, because a photo may have tens of megabytes
+MAX_NEAR_ROWS = 60_000
+"""Near copies are looked for in no more pictures than this: time grows with the square, to two minutes here."""
 
 
 @dataclass(frozen=True)
@@ -27,102 +26,91 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The splits to publish, in order; ``picture_sha256`` is of the stored bytes of each row of each split."""
+    """The splits to publish, their rows in order, and what identifies the pixels of each row."""
 
     splits: datasets.DatasetDict
-    picture_sha256: Mapping[str, list[str]]
+    pixel_sha256: Mapping[str, Sequence[str]]
     left_out: tuple[LeftOut, ...]
 
     def key(self) -> str:
         """A hash of everything that is published: the same rows in the same order have the same key."""
         digest = hashlib.sha256(repr(self.splits["train"].features).encode())
         for name, split in self.splits.items():
-            columns = [self.picture_sha256[name], split["label"]]
+            columns = [self.pixel_sha256[name], split["label"]]
             columns += [split[column] for column in ("subject", "votes") if column in split.column_names]
             for row in zip(*columns, strict=True):
                 digest.update(repr((name, *row)).encode())
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class _Picture:
-    pixels: str
-    stored: str
-    is_constant: bool
-
-
-def choose_rows(
-    source: datasets.DatasetDict,
-    shares: Mapping[str, float],
-    seed: int,
-    on_rows: Callable[[int], object] = lambda rows: None,
-) -> Chosen:
+def choose_rows(source: datasets.DatasetDict, shares: Mapping[str, float], seed: int, near: bool = True) -> Chosen:
     """The rows of a source that are published.
 
     Pictures of one colour are left out. Of equal pictures one stays, in the first of test, validation and train that
-    has it, or none where their labels differ. Splits of ``shares`` that the source lacks are then cut from train by
-    subject where subjects are known, and the rows of each split are shuffled, because folders come class by class.
+    has it, or none where their labels differ. Splits of ``shares`` that the source lacks are then cut from train; rows
+    of one subject, and with ``near`` pictures that show the same photo, stay together. The rows of each split are
+    shuffled, because folders come class by class.
     """
-    pictures = {name: _look(split, on_rows) for name, split in source.items()}
-    kept, left_out = _first_copies(source, pictures)
-    if not len(kept.get("train", ())):
-        raise ValueError("no row of train is left once copies and pictures of one colour are gone")
-    rows = {name: split.select(kept[name]) for name, split in source.items() if len(kept[name])}
-    splits = with_splits(datasets.DatasetDict(rows), shares, seed)
+    scanned = scan(source)
+    kept, left_out = _first_copies(scanned)
+    rows = {name: kept[scanned.splits[kept] == index] for index, name in enumerate(scanned.split_names)}
+    rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
+    wanted = {name: share for name, share in shares.items() if name not in source}
+    if "train" not in rows or sum(wanted.values()) >= 1:
+        raise ValueError(f"splits {wanted} are cut from train, which should be there and keep a share of its own")
+    if wanted:
+        train = rows["train"]
+        parts = split_rows(
+            scanned.labels[train],
+            scanned.class_names,
+            {"train": 1 - sum(wanted.values()), **wanted},
+            seed=seed,
+            groups=_groups(scanned, train, near and len(train) <= MAX_NEAR_ROWS),
+        )
+        rows |= {name: train[part] for name, part in parts.items()}
     generator = np.random.default_rng(seed)
-    splits = {name: split.select(generator.permutation(len(split))) for name, split in splits.items()}
-    sha256 = {
-        row_id: picture.stored
-        for name, split in source.items()
-        for row_id, picture in zip(split["row_id"], pictures[name], strict=True)
-    }
-    stored = {name: [sha256[row_id] for row_id in split["row_id"]] for name, split in splits.items()}
-    return Chosen(datasets.DatasetDict(splits), stored, tuple(left_out))
+    rows = {name: generator.permutation(of_split) for name, of_split in rows.items()}
+    # A new split is cut from train, whose rows alone it has.
+    splits = {n: source[n if n in source else "train"].select(scanned.row_of[r]) for n, r in rows.items()}
+    pixels = {name: scanned.hashes[of_split].tolist() for name, of_split in rows.items()}
+    return Chosen(datasets.DatasetDict(splits), pixels, tuple(left_out))
 
 
-def _look(split: datasets.Dataset, on_rows: Callable[[int], object]) -> list[_Picture]:
-    """What tells a split's pictures apart, decoded a few at a time."""
-    encoded = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
-    found: list[_Picture] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for batch in encoded.iter(_BATCH_ROWS):
-            found += pool.map(lambda image: _picture(image["bytes"]), batch["image"])
-            on_rows(len(batch["image"]))
-    return found
-
-
-def _picture(data: bytes) -> _Picture:
-    with Image.open(io.BytesIO(data)) as image:
-        extrema = image.getextrema()
-        bands = [extrema] if isinstance(extrema[0], int) else extrema
-        is_constant = all(low == high for low, high in bands)
-        return _Picture(pixel_sha256(image), hashlib.sha256(data).hexdigest(), is_constant)
-
-
-def _first_copies(
-    source: datasets.DatasetDict, pictures: Mapping[str, list[_Picture]]
-) -> tuple[dict[str, list[int]], list[LeftOut]]:
-    """Row indices of each split that stay, and the rows that do not."""
-    order = [*(name for name in ("test", "validation") if name in source)]
-    order += [name for name in source if name not in order]
-    labels = {name: split["label"][:] for name, split in source.items()}
-    row_ids = {name: split["row_id"][:] for name, split in source.items()}
-    class_names = next(iter(source.values())).features["label"].names
-    seen: dict[str, list[tuple[str, int]]] = {}
-    for name in order:
-        for index, picture in enumerate(pictures[name]):
-            seen.setdefault(picture.pixels, []).append((name, index))
-    kept: dict[str, list[int]] = {name: [] for name in source}
-    left_out = []
-    for places in seen.values():
-        first_name, first_index = places[0]
-        given = sorted({class_names[labels[name][index]] for name, index in places})
-        if pictures[first_name][first_index].is_constant:
-            reason, out = "it has one colour only", places
-        elif len(given) > 1:
-            reason, out = f"equal pictures are labelled {' and '.join(given)}", places
+def _first_copies(scanned: Scan) -> tuple[np.ndarray, list[LeftOut]]:
+    """The rows that stay, ascending, and those that do not."""
+    order = {name: place for place, name in enumerate(("test", "validation", "train"))}
+    rank = np.array([order.get(name, len(order)) for name in scanned.split_names])[scanned.splits]
+    places: dict[str, list[int]] = {}
+    for row in np.lexsort((np.arange(len(rank)), rank)):
+        places.setdefault(str(scanned.hashes[row]), []).append(int(row))
+    kept, left_out = [], []
+    for copies in places.values():
+        labels = sorted({scanned.class_of(row) for row in copies})
+        if scanned.is_constant[copies[0]]:
+            reason, out = "it has one colour only", copies
+        elif len(labels) > 1:
+            reason, out = f"equal pictures are labelled {' and '.join(labels)}", copies
         else:
-            reason, out = f"the same picture is {row_ids[first_name][first_index]}", places[1:]
-            kept[first_name].append(first_index)
-        left_out += [LeftOut(row_ids[name][index], reason) for name, index in out]
-    return {name: sorted(rows) for name, rows in kept.items()}, left_out
+            reason, out = f"the same picture is {scanned.row_ids[copies[0]]}", copies[1:]
+            kept.append(copies[0])
+        left_out += [LeftOut(str(scanned.row_ids[row]), reason) for row in out]
+    return np.array(sorted(kept), dtype=np.int64), left_out
+
+
+def _groups(scanned: Scan, rows: np.ndarray, near: bool) -> list[str | None] | None:
+    """What must stay together, by row of ``rows``; None where every row is on its own."""
+    place = {int(row): index for index, row in enumerate(rows)}
+    links = [(place[p.first], place[p.second]) for p in near_pairs(scanned.thumbnails, rows)] if near else []
+    if scanned.subjects is not None:
+        of_subject: dict[str, list[int]] = {}
+        for index, subject in enumerate(scanned.subjects[rows]):
+            if subject is not None:
+                of_subject.setdefault(subject, []).append(index)
+        links += [pair for indices in of_subject.values() for pair in pairwise(indices)]
+    if not links:
+        return None
+    groups: list[str | None] = [None] * len(rows)
+    for number, together in enumerate(clusters(links, len(rows))):
+        for index in together:
+            groups[index] = str(number)
+    return groups

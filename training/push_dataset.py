@@ -7,10 +7,12 @@ the same command again after an interruption: what is done is kept, and nothing 
 
 import argparse
 import hashlib
+import json
 import logging
 import shutil
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
@@ -18,10 +20,12 @@ from datasets.utils import tqdm
 from huggingface_hub import HfApi, constants
 
 from fer_hf.data.archive import unpack
+from fer_hf.data.audit import AuditOptions, audit, write_audit
 from fer_hf.data.sources import LoadedSource, SourceOptions, read_source
 from fer_hf.data.sources_rows import file_state
+from fer_hf.hub import default_model_path
 from training.dataset_card import CardFields, metadata_of, render_card
-from training.dataset_rows import Chosen, choose_rows
+from training.dataset_rows import MAX_NEAR_ROWS, Chosen, choose_rows
 from training.dataset_samples import sample_sheet
 from training.dataset_shards import SHARD_BYTES, write_shards
 from training.publishing import PublishError, Target, check_card, compare, hub_faults, publish, text_changes
@@ -47,6 +51,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--subject-pattern", help="its first group in a file's name is the subject")
     parser.add_argument("--max-side", type=int, metavar="PX", help="larger pictures are made smaller")
     parser.add_argument("--max-skipped-share", type=float, default=0.1, help="of rows that cannot be read")
+    parser.add_argument("--quick", action="store_true", help="look for no near copies, doubtful labels or faces")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
     parser.add_argument("--dry-run", action="store_true", help="do all but the upload, and keep the files to look at")
@@ -120,10 +125,10 @@ def stage(
     for split in chosen.splits.values():
         for subject in split["subject"] if "subject" in split.column_names else ():
             rename_subject(subject)
-    files, num_bytes = {}, {}
+    shards: dict[str, list[Path]] = {}
     with tqdm(total=sum(map(len, chosen.splits.values())), unit=" rows", desc="Writing parquet") as progress:
         for name, split in chosen.splits.items():
-            shards = write_shards(
+            shards[name] = write_shards(
                 split,
                 name,
                 folder / "data",
@@ -131,13 +136,41 @@ def stage(
                 shard_bytes=int(arguments.shard_mb * 1e6),
                 on_rows=progress.update,
             )
-            files |= {f"data/{shard.name}": shard for shard in shards}
-            num_bytes[name] = sum(shard.stat().st_size for shard in shards)
     shares = {name: s for name, s in split_shares(arguments.splits).items() if name not in loaded.splits}
-    card = render_card(arguments.repo_id, fields, chosen, loaded.reports, num_bytes, [], shares)
+    num_bytes = {name: sum(shard.stat().st_size for shard in of_split) for name, of_split in shards.items()}
+    checks = audit_shards(shards, folder, arguments.repo_id, arguments.quick)
+    card = render_card(arguments.repo_id, fields, chosen, loaded.reports, num_bytes, checks, shares)
     (folder / "README.md").write_text(card, encoding="utf-8")
     sample_sheet(chosen.splits["train"], seed=arguments.seed).save(folder / "samples.png")
-    return files | {name: folder / name for name in ("README.md", "samples.png")}
+    beside = ("README.md", "samples.png", "audit.json", "audit.html")
+    return {f"data/{file.name}": file for of_split in shards.values() for file in of_split} | {
+        name: folder / name for name in beside
+    }
+
+
+def audit_shards(shards: Mapping[str, list[Path]], folder: Path, title: str, quick: bool) -> list[str]:
+    """What the audit says of the finished files, which alone are published; its page and JSON are in ``folder``."""
+    if not (folder / "audit.html").is_file():  # written last
+        read = {
+            name: datasets.Dataset.from_parquet([str(file) for file in of_split], cache_dir=str(folder / "read"))
+            for name, of_split in shards.items()
+        }
+        published = datasets.DatasetDict(read)
+        has_model = (default_model_path() / "config.json").is_file()
+        options = AuditOptions(
+            near=not quick and sum(map(len, read.values())) <= MAX_NEAR_ROWS,
+            label_errors=not quick and has_model,
+            model=str(default_model_path()) if has_model else None,
+            face_samples=0 if quick else AuditOptions.face_samples,
+        )
+        found = audit(published, options)
+        if "judged_by" in found.get("label_errors", {}):
+            found["label_errors"]["judged_by"] = default_model_path().name  # not where it lies on this machine
+        write_audit(found, published, title, folder)
+        del read, published
+        shutil.rmtree(folder / "read")
+    found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    return [finding["text"] for finding in found["findings"]]
 
 
 def check_readable(target: Target, commit: str, chosen: Chosen) -> None:
@@ -166,8 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     work = arguments.work or Path(constants.HF_HOME, "fer_hf_push", arguments.repo_id.replace("/", "--"))
     work.mkdir(parents=True, exist_ok=True)
     loaded = read_source(open_source(arguments.source, work), options)
-    with tqdm(total=sum(map(len, loaded.splits.values())), unit=" rows", desc="Looking for copies") as progress:
-        chosen = choose_rows(loaded.splits, shares, arguments.seed, progress.update)
+    chosen = choose_rows(loaded.splits, shares, arguments.seed, near=not arguments.quick)
     files = stage(chosen, loaded, fields, arguments, work)
     for name, split in chosen.splits.items():
         print(f"{name}: {len(split):,} pictures")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.data_folders import picture
 from tests.pictures import encode
-from tests.test_push_dataset import REQUIRED, Nursery, pixels, rows
+from tests.test_push_dataset import QUICK, Nursery, pixels, rows
 
 PICTURES = 20_000
 MAX_MEMORY_MB = 1000
@@ -29,7 +29,7 @@ def test_twenty_thousand_pictures_five_kills(hub, tmp_path):
         file = tmp_path / "faces" / ("happy", "sad", "surprise")[index % 3] / f"{index:05d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode(picture(index), "JPEG", quality=95))
-    command = ["--source", str(tmp_path / "faces"), "--repo-id", "user/faces", *REQUIRED, "--shard-mb", "2"]
+    command = ["--source", str(tmp_path / "faces"), "--repo-id", "user/faces", *QUICK, "--shard-mb", "2"]
     over, peaks_mb = threading.Event(), [0.0]
     with Nursery(os.environ | hub.environment(tmp_path / "home")) as nursery:
         watcher = threading.Thread(target=watch_memory, args=(nursery, over, peaks_mb))
