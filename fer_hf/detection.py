@@ -65,7 +65,7 @@ class MTCNNDetector:
         device: str | torch.device = "cpu",
         min_face_px: float = 20.0,
         min_face_share: float = 0.025,
-        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
+        thresholds: tuple[float, float, float] = (0.7, 0.7, 0.8),
         max_faces: int = 100,
         max_pixels: int = 2_100_000,
         keep_threshold: float = 0.5,
