@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from benchmarks.webcam import camera_flags
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 
@@ -62,14 +64,8 @@ def camera_clip(tmp_path_factory) -> Path:
 def chromium(camera_clip):
     from playwright.sync_api import sync_playwright
 
-    flags = [
-        "--no-sandbox",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-video-capture={camera_clip}",
-    ]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=camera_flags(camera_clip))
         yield browser
         browser.close()
 

@@ -6,7 +6,6 @@ dark. The pictures are reduced to 256 colours, which keeps each below 300 kB.
 
 import argparse
 import io
-import math
 import tempfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.demo import start_app
+from benchmarks.webcam import camera_flags, write_camera_clip
 from fer_hf.demo.photo import example_paths
 from tests.browser.conftest import CHROMIUM, DESKTOP, PHONE
 
@@ -29,30 +29,13 @@ def main() -> None:
     process, _ = start_app(options.port)
     try:
         with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-            clip = _write_camera_clip(Path(folder, "camera.mjpeg"))
-            flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-            flags += ["--no-sandbox", f"--use-file-for-fake-video-capture={clip}"]
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+            clip = write_camera_clip(Path(folder, "camera.mjpeg"))
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=camera_flags(clip))
             _take_all(browser, f"http://127.0.0.1:{options.port}/", options.output)
             browser.close()
     finally:
         process.terminate()
         process.wait()
-
-
-def _write_camera_clip(path: Path) -> Path:
-    """A portrait that moves over a plain background, for the fake camera."""
-    face = Image.open(example_paths()[0]).convert("RGB").crop((110, 0, 400, 290)).resize((300, 300))
-    frames = []
-    for step in range(60):
-        turn = 2 * math.pi * step / 60
-        frame = Image.new("RGB", (640, 480), (88, 98, 110))
-        frame.paste(face, (int(170 + 60 * math.sin(turn)), int(90 + 25 * math.cos(turn))))
-        buffer = io.BytesIO()
-        frame.save(buffer, "JPEG", quality=90)
-        frames.append(buffer.getvalue())
-    path.write_bytes(b"".join(frames))
-    return path
 
 
 def _take_all(browser: Browser, url: str, output: Path) -> None:
