@@ -175,6 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         "onnx": export_onnx(loaded, folder / FILE_NAME),
     }
     write_json(folder / REPORT_NAME, report)
+    (folder / INT8_NAME).unlink(missing_ok=True)  # it would be of other weights
     print(
         f"{folder / FILE_NAME}: {report['onnx']['bytes'] / 1e6:.1f} MB, logits within "
         f"{report['onnx']['greatest_logit_difference']:.1e} of torch's"

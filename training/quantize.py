@@ -28,13 +28,10 @@ _WARM_UP, _TIMED = 20, 200
 
 
 def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Namespace) -> dict:
-    """Quantise ``exported``, measure both in this process, and write ``path`` where that says so; returns the figures.
-
-    A file that was at ``path`` before is removed where the new one is not kept.
-    """
-    rows = [arguments.data, arguments.votes, arguments.labels]
-    train = load_rows(loaded, rows[0], "train", *rows[1:])
-    validation = load_rows(loaded, rows[0], "validation", *rows[1:])
+    """The figures of ``exported`` and its quantised form, which is written to ``path`` where they allow it."""
+    train, validation = (
+        load_rows(loaded, arguments.data, split, arguments.votes, arguments.labels) for split in ("train", "validation")
+    )
     part = path.with_name(f".{path.name}.part")
     try:
         quantize_file(exported, part, calibration_rows(train, arguments.calibration_rows))
@@ -48,8 +45,6 @@ def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Nam
         }
         if report["kept"]:
             publish(part, path)
-        else:
-            path.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
     return report

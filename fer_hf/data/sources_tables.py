@@ -77,7 +77,7 @@ class TableReader:
         row_id = values.get("row_id") or table_row_id(split, index)
         votes = votes_of(self.votes, split, index) or values.get("votes")
         try:
-            picture, label = _picture(values["image"]), self._label(values["label"])
+            picture, label = picture_of(values["image"]), self._label(values["label"])
         except (ValueError, OSError) as fault:
             return SkippedRow(row_id, str(fault))
         return Row(row_id, picture, label, split, values.get("subject"), votes)
@@ -154,7 +154,7 @@ def _written_labels(tables: Tables, column: str, options: "SourceOptions") -> It
     return {str(value) for table in tables.values() for value in table.unique(column) if value is not None}
 
 
-def _picture(value: Any) -> bytes | np.ndarray:
+def picture_of(value: Any) -> bytes | np.ndarray:
     """A file's bytes, or the pixels of a FER2013 string or list."""
     if isinstance(value, Mapping):
         if value.get("bytes") is None:
