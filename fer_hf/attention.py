@@ -82,12 +82,6 @@ def attention_maps(model: "PreTrainedModel", pixel_values: Tensor) -> dict[str, 
     }
 
 
-def upsample(crop_map: np.ndarray, size_px: int) -> np.ndarray:
-    """The (h, w) map as (size_px, size_px) float32, bilinear between the centres of its cells."""
-    image = Image.fromarray(np.asarray(crop_map, dtype=np.float32))
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
-
-
 def warp_to_photo(crop_map: np.ndarray, photo_to_crop: np.ndarray, photo_wh: tuple[int, int]) -> np.ndarray:
     """A map of the crop laid over the photo: (H, W) float32, 0 outside the crop.
 

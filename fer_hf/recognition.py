@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image, ImageOps
 
-from .attention import attention_maps, cam_layer, grad_cam, upsample
-from .classifier import Classifier, TorchClassifier
+from .attention import attention_maps, cam_layer, grad_cam
+from .classifier import Classifier, TorchClassifier, shared_copy
 from .detection import Detection, FaceDetector, MTCNNDetector
 from .faces import AlignedFace, Face, Prediction, align_face
 from .hub import configured_model, load_model
 from .image_io import read_image
+from .map_geometry import CellGrid, cell_grids, place, stretched
 
 if TYPE_CHECKING:
     import torch
@@ -173,15 +174,19 @@ class ExpressionRecognizer:
         network = self.classifier.network
         pixel_values = self.classifier.pixel_values(crops)
         maps = {GRAD_CAM: grad_cam(network, pixel_values, target), **attention_maps(network, pixel_values)}
+        size_px = pixel_values.shape[-1]
+        for name, values in maps.items():
+            if values.ndim == 3:
+                cells = values.shape[-1]
+                maps[name] = place(values, self._map_grids.get(cells, stretched(cells, size_px)), size_px)
         arrays = {name: values.float().cpu().numpy() for name, values in maps.items()}
-        size_px = self.classifier.size_px
-        return [
-            {
-                name: upsample(values[index], size_px) if values.ndim == 3 else values[index]
-                for name, values in arrays.items()
-            }
-            for index in range(len(crops))
-        ]
+        return [{name: values[index] for name, values in arrays.items()} for index in range(len(crops))]
+
+    @cached_property
+    def _map_grids(self) -> dict[int, CellGrid]:
+        """Where the cells of the network's maps lie in the crop, by cells a side."""
+        blank = Image.new("RGB", (self.classifier.size_px,) * 2)
+        return cell_grids(shared_copy(self.classifier.network), self.classifier.pixel_values([blank]))
 
     def _class_index(self, label: str) -> int:
         if label not in self.labels:

@@ -358,3 +358,24 @@ def test_labels_follow_their_numbers_not_their_order(model_path):
     loaded = load_model(model_path)
     loaded.model.config.id2label = dict(reversed(loaded.model.config.id2label.items()))
     assert TorchClassifier(loaded.model, loaded.processor).labels == FER7
+
+
+def test_maps_lie_where_strided_convolutions_put_their_cells(astronaut):
+    """A map of 12 cells is laid on the pixels that its cells are centred on, not stretched over the crop."""
+    import torch
+
+    from fer_hf.labels import FER7, id2label
+    from fer_hf.map_geometry import CellGrid
+    from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
+    from fer_hf.models.image_processing_fer import FerImageProcessor
+    from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetSwishConfig(id2label=id2label(FER7), hidden_sizes=(4, 8), depths=(1, 1), stem_stride=2)
+    recognizer = ExpressionRecognizer.from_model(
+        ResNetSwishForImageClassification(config).eval(), FerImageProcessor(size=48)
+    )
+    # Cells of a stride of 4 sit on pixels 0, 4, 8, …: stretching would centre the first between pixels 1 and 2.
+    assert recognizer._map_grids[12] == CellGrid(0.0, 4.0)
+    (maps,) = recognizer.attend([astronaut.crop((177, 59, 273, 155)).resize((48, 48))])
+    assert maps["grad_cam"].shape == (48, 48)
