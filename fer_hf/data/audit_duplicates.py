@@ -104,19 +104,19 @@ def _best_of_each_pair(
 def _descriptors(images: np.ndarray) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Unit descriptors (N, 64) of the pictures in every variant, and of the pictures as they are."""
     sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE)).astype(np.int64)]
-    mean, basis = _principal_axes(_middles(_band(sample, 1, 4), (0, 0)))
+    axes = _principal_axes(_middles(_band(sample, 1, 4), (0, 0)))
     columns: list[list[np.ndarray]] = [[] for _ in range(2 * len(_SHIFTS_PX))]
     for part in _parts(images):
         band = _band(part, 1, 4)
         turned = [(one, shift) for one in (band, band[:, :, ::-1]) for shift in _SHIFTS_PX]
         for column, (one, shift) in zip(columns, turned, strict=True):
-            column.append(_unit((_middles(one, shift) - mean) @ basis))
+            column.append(_unit(_middles(one, shift) @ axes))
     variants = [torch.from_numpy(np.concatenate(column)) for column in columns]
     return variants, variants[_SHIFTS_PX.index((0, 0))]
 
 
 def _band(images: np.ndarray, narrow: float | None, wide: float) -> np.ndarray:
-    """Pictures (N, H, W) less what is coarser than ``wide`` and finer than ``narrow``: standard deviations in pixels."""
+    """Pictures (N, H, W) less what is coarser than ``wide`` and finer than ``narrow`` (deviations in pixels)."""
     images = images.astype(np.float32)
     kept = images if narrow is None else gaussian_filter(images, (0, narrow, narrow))
     return kept - gaussian_filter(images, (0, wide, wide))
@@ -136,12 +136,10 @@ def _middles(images: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
     return _unit(blocks - blocks.mean(axis=1, keepdims=True))
 
 
-def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and the main axes (D, 64) of vectors (N, D)."""
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return mean, np.ascontiguousarray(axes[:, ::-1][:, :_DESCRIPTOR_SIZE])
+def _principal_axes(vectors: np.ndarray) -> np.ndarray:
+    """The main axes (D, 64) of vectors (N, D), through the origin: about a mean, two near copies would be opposites."""
+    _, axes = np.linalg.eigh(vectors.T @ vectors)
+    return np.ascontiguousarray(axes[:, ::-1][:, :_DESCRIPTOR_SIZE])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
