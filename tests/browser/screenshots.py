@@ -49,7 +49,9 @@ def _take_all(browser: Browser, url: str, output: Path) -> None:
     page.get_by_role("tab", name="Webcam").click()
     page.get_by_role("button", name="Start the camera").click()
     page.locator("#webcam .fer-live-box").first.wait_for()
-    page.wait_for_timeout(8000)
+    page.wait_for_timeout(15_000)
+    page.get_by_role("button", name="Pause").click()  # taking a picture holds the page up, so the box would lag
+    page.wait_for_timeout(700)
     _save(page, output / "webcam.png")
     page.get_by_role("button", name="Stop the camera").click()
     page.get_by_role("tab", name="Compare").click()

@@ -29,6 +29,6 @@ function say(root, error = "", progress = "") {
 
 // A probability as people read it, as fer_hf.rendering.percent has it.
 function percent(score) {
-  if (score >= 0.995 && score < 1) return ">99%";
-  return score > 0 && score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`;
+  if (score >= 0.995) return ">99%";
+  return score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`;
 }
