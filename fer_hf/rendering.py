@@ -20,13 +20,13 @@ _INFERNO = np.array(
 
 
 def percent(score: float) -> str:
-    """A probability as people read it: ``97%``; never 100% or 0% where it is not exactly that.
+    """A probability as people read it: ``97%``; never 100% or 0%, which no model can know.
 
     ``percent(0.996)`` is ``>99%``, ``percent(0.002)`` is ``<1%``.
     """
-    if 0.995 <= score < 1:
+    if score >= 0.995:
         return ">99%"
-    if 0 < score < 0.005:
+    if score < 0.005:
         return "<1%"
     return f"{score * 100:.0f}%"
 

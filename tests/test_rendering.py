@@ -99,4 +99,4 @@ def test_gates_keep_their_order():
 
 def test_percent_never_claims_certainty():
     texts = [percent(value) for value in (0.0, 0.004, 0.5, 0.995, 1.0)]
-    assert texts == ["0%", "<1%", "50%", ">99%", "100%"]
+    assert texts == ["<1%", "<1%", "50%", ">99%", ">99%"]
