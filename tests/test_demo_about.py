@@ -23,12 +23,17 @@ REPORT = {
     "most_confused": [{"true": "fear", "predicted": "surprise", "n": 31, "share": 0.313}],
 }
 
+ROBUSTNESS = {
+    "corruptions": [{"name": "blur", "unit": "px", "strengths": [{"strength": "2", "accuracy": {"value": 0.701}}]}]
+}
+
 
 @pytest.fixture
 def shelf(tmp_path):
     folder = tmp_path / "model-a"
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps(REPORT))
+    (folder / "robustness.json").write_text(json.dumps(ROBUSTNESS))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Card\n<script>alert(1)</script>\n")
     return Shelf(Desk(FakeRecognizer(), str(folder)), {"model-a": folder}, lambda name: None)
 
@@ -46,6 +51,7 @@ def test_about_tells_what_was_measured_and_where_it_fails(shelf):
     assert "<td>0.014</td>" in html
     assert "fear taken for surprise: 31 faces, 31%" in html
     assert "0.410 (0.300–0.500)" in html
+    assert "<td>2: 0.701</td>" in html
 
 
 def test_about_says_so_where_nothing_was_measured():

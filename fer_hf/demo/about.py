@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from fer_hf.demo.limits import MEGABYTE
-from fer_hf.demo.reports import failures_html, headline_html, read_reports
+from fer_hf.demo.reports import failures_html, headline_html, read_reports, robustness_html
 from fer_hf.demo.shelf import Shelf
 from fer_hf.image_io import DEFAULT_LIMITS, FORMATS
 from fer_hf.video import DEFAULT_LIMITS as CLIP_LIMITS
@@ -62,7 +62,9 @@ def _figures(folders: Mapping[str, Path]) -> str:
     parts = []
     for name, folder in folders.items():
         if table := headline_html(folder):
-            parts.append(f"<h3>{escape(name)}</h3>{table}{failures_html(read_reports(folder)[0])}")
+            parts.append(
+                f"<h3>{escape(name)}</h3>{table}{failures_html(read_reports(folder)[0])}{robustness_html(folder)}"
+            )
     text = (
         "<p>Brackets are 95% intervals. ECE is the mean gap between the probability given and the share of right "
         "answers.</p>"

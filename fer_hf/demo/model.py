@@ -14,7 +14,7 @@ from fer_hf.demo.reports import headline_html
 from fer_hf.demo.shelf import Shelf
 from fer_hf.image_io import read_image
 
-SHOWN_FIGURES = 4
+SHOWN_FIGURES = ("confusion", "per_class", "reliability", "robustness")
 
 
 def build_model_tab(shelf: Shelf, line: Line) -> gr.HTML:
@@ -58,7 +58,8 @@ def _card_html(folder: Path) -> str:
     """Headline figures, pictures and the text of an embedded model's card."""
     figures = "".join(
         f'<img src="{data_url(read_image(path).image, "PNG")}" alt="{escape(path.stem.replace("_", " "))}">'
-        for path in sorted((*folder.glob("*.png"), *folder.glob("figures/*.png")))[:SHOWN_FIGURES]
+        for path in (folder / f"{name}.png" for name in SHOWN_FIGURES)
+        if path.is_file()
     )
     card = folder / "README.md"
     text = re.sub(r"\A---\n.*?\n---\n", "", card.read_text("utf-8"), flags=re.DOTALL) if card.is_file() else ""

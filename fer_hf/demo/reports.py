@@ -70,6 +70,25 @@ def failures_html(report: Mapping) -> str:
     return (f"<p>Most frequent mistakes:</p><ul>{mistakes}</ul>" if mistakes else "") + table
 
 
+def robustness_html(folder: Path) -> str:
+    """A table of the accuracy on pictures made worse, from a model's robustness.json; empty where there is none."""
+    path = folder / "robustness.json"
+    if not path.is_file():
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(one["name"])}</th><td>{escape(one["unit"] or "")}</td><td>{_steps(one)}</td></tr>'
+        for one in json.loads(path.read_text("utf-8"))["corruptions"]
+    )
+    heads = "".join(f'<th scope="col">{title}</th>' for title in ("Made worse by", "Unit", "Accuracy at each strength"))
+    return _scrolling(heads, rows, "Accuracy on pictures made worse")
+
+
+def _steps(corruption: Mapping) -> str:
+    return ", ".join(
+        f"{escape(str(step['strength']))}: {step['accuracy']['value']:.3f}" for step in corruption["strengths"]
+    )
+
+
 def _scrolling(heads: str, rows: str, label: str) -> str:
     return (
         f'<div class="fer-scroll" tabindex="0" role="region" aria-label="{label}"><table class="fer-table">'

@@ -33,6 +33,8 @@ SIDE_PX = 960
 MAX_FACES = 8
 """Faces of a frame that are looked at, largest first."""
 SHOWN_TRACKS = 8
+NAMED_FROM = 0.1
+"""Classes that never reach this probability are drawn but not named in a timeline's legend."""
 SHORTEST_S = 0.5
 """Tracks shorter than this are in the CSV but get no timeline."""
 # Okabe and Ito's colours, told apart without colour vision; the Webcam tab's script has the same.
@@ -149,7 +151,7 @@ def _result_html(rows: Sequence[Mapping], last_s: float, had_audio: bool) -> str
 
 
 def _timeline(face: int, rows: Sequence[Mapping], last_s: float) -> str:
-    """One face's probabilities over the clip as an SVG with a legend of the classes that ever led."""
+    """One face's probabilities over the clip as an SVG with a legend of the classes that ever mattered."""
     width, height = 900.0, 140.0
     names = list(rows[0]["scores"])
     led = {row["label"] for row in rows}
@@ -161,7 +163,7 @@ def _timeline(face: int, rows: Sequence[Mapping], last_s: float) -> str:
             for row in rows
         )
         lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="3" points="{points}"/>')
-        if name in led:
+        if max(row["scores"][name] for row in rows) >= NAMED_FROM:
             legend.append(f'<li style="--colour:{colour}">{escape(name)}</li>')
     most = max(led, key=lambda name: sum(row["label"] == name for row in rows))
     span = f"{rows[0]['t_s']:.1f} to {rows[-1]['t_s']:.1f} s"
