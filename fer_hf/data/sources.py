@@ -4,6 +4,7 @@ Its columns are ``image`` (Image; upright, without metadata), ``label`` (ClassLa
 where the source knows them, ``subject`` (string) and ``votes`` (FER+, ten int32). ``docs/data.md`` shows every layout.
 """
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import datasets
 
+from fer_hf.data.loaders import rows_without
 from fer_hf.data.sources_csv import csv_header, is_pixel_csv, pixel_listing
 from fer_hf.data.sources_files import (
     RAF_DB_LIST,
@@ -47,6 +49,7 @@ class SourceOptions:
     folds: int = 0  # validation is fold number `fold` of this many; 0: no folds
     fold: int = 0
     seed: int = 0  # of splits and folds
+    leave_out: str | None = None  # a draw's JSON file: its rows and their exact copies are not in train
     max_skipped_share: float = 0.1  # of rows that cannot be read; more is an error
     max_side_px: int | None = None  # larger pictures are stored smaller
     subject_pattern: str | None = CK_SUBJECT  # its first group in a file's name is the subject
@@ -71,6 +74,8 @@ class SourceOptions:
             raise ValueError(f"subject_pattern {self.subject_pattern!r} needs a group: the part that is the subject")
         if self.streaming and (self.splits or self.folds):
             raise ValueError("a stream cannot be split: leave splits and folds out, or read without streaming")
+        if self.streaming and self.leave_out:
+            raise ValueError("rows cannot be left out of a stream by a draw: read without streaming")
         if self.folds and "validation" in self.splits:
             raise ValueError("folds and splits.validation exclude each other: give one way to a validation split")
 
@@ -105,6 +110,8 @@ def read_source(spec: str | Path | Sequence[str | Path], options: SourceOptions 
         raise ValueError("no source was given")
     loaded = [_read_one(one, options) for one in specs]
     splits = loaded[0][0] if len(loaded) == 1 else merge_sources(specs, [splits for splits, _ in loaded])
+    if options.leave_out:
+        splits = _without_drawn(splits, Path(options.leave_out))
     return LoadedSource(splits, tuple(report for _, report in loaded))
 
 
@@ -116,6 +123,25 @@ def stream_source(spec: str | Path, options: SourceOptions) -> datasets.Iterable
     if opened is None:
         raise ValueError(f"{spec} cannot be streamed; parquet files and data sets on the Hub can")
     return stream_tables(opened[0], options)
+
+
+def _without_drawn(splits: datasets.DatasetDict, path: Path) -> datasets.DatasetDict:
+    """The splits without the rows of a draw, and without rows of train that have the same picture as one of them."""
+    drawn = set(drawn_row_ids(path))
+    train = splits["train"]
+    rows = [row for row, row_id in enumerate(train["row_id"][:]) if row_id in drawn]
+    if len(rows) != len(drawn):
+        raise ValueError(f"{path} names {len(drawn):,} rows, of which train has {len(rows):,}: it was drawn elsewhere")
+    return datasets.DatasetDict(splits | {"train": train.select(rows_without(train, train.select(rows)))})
+
+
+def drawn_row_ids(path: Path) -> list[str]:
+    """The row ids of a draw, a JSON object whose ``row_ids`` lists them by class."""
+    try:
+        by_class = json.loads(path.read_text(encoding="utf-8"))["row_ids"]
+        return [row_id for row_ids in by_class.values() for row_id in row_ids]
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as fault:
+        raise ValueError(f"{path} is no draw: it should be a JSON object whose row_ids lists ids by class") from fault
 
 
 def _read_one(spec: str | Path, options: SourceOptions) -> tuple[datasets.DatasetDict, SourceReport]:
