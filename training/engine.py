@@ -31,7 +31,7 @@ class EpochSampler(Sampler[int]):
         return self.count
 
     def begin_epoch(self, epoch: int) -> None:
-        """Choose the epoch. Not named ``set_epoch``: accelerate calls that with a count of its own, 0 after a resume."""
+        """Choose the epoch. Not named ``set_epoch``: accelerate calls that with its own count, 0 after a resume."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
