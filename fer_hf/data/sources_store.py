@@ -54,7 +54,7 @@ class SourceReport:
             classes = ", ".join(f"{name} ({count:,})" for name, count in self.dropped.items())
             said.append(f"rows of classes that are not used were left out: {classes}")
         if self.skipped:
-            first = "; ".join(f"{row.row_id}: {row.reason}" for row in self.skipped[:3])
+            first = "; ".join(f"{row.row_id}: {row.reason.rstrip('.')}" for row in self.skipped[:3])
             more = f"; and {len(self.skipped) - 3:,} more" if len(self.skipped) > 3 else ""
             said.append(f"{len(self.skipped):,} rows that cannot be read were skipped: {first}{more}")
         return said
