@@ -17,9 +17,9 @@ from fer_hf.demo.job_calls import job_calls
 from fer_hf.demo.jobs import Jobs, Progress
 from fer_hf.demo.limits import MEGABYTE, REQUEST_BYTES
 from fer_hf.demo.markup import data_url
-from fer_hf.demo.photo import NOTICE
 from fer_hf.demo.records import to_csv
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import JOB_STATUS, NOTICE, PHOTO_FILES, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
 from fer_hf.image_io import ImageError
 from fer_hf.rendering import draw_faces, percent
@@ -36,12 +36,8 @@ def build_batch_tab(shelf: Shelf, jobs: Jobs) -> gr.HTML:
         count_files(uploads)
         return lambda progress: show_batch(desk, uploads, progress)
 
-    return gr.HTML(
-        _page_html(),
-        js_on_load="fer.jobTab(element, server, { keep: 'batch' })",
-        server_functions=job_calls(jobs, prepare),
-        elem_id="batch",
-        apply_default_css=False,
+    return tab_component(
+        "batch", _page_html(), "fer.jobTab(element, server, { keep: 'batch' })", job_calls(jobs, prepare)
     )
 
 
@@ -129,24 +125,11 @@ def _table(rows: Sequence[str], records: Sequence[dict]) -> str:
 
 
 def _page_html() -> str:
-    return f"""
-<div class="fer" data-max-bytes="{REQUEST_BYTES - MEGABYTE}">
-  <div class="fer-ask">
-    {NOTICE}
-    <div class="fer-drop">
-      <input class="fer-file" type="file" id="fer-batch-file" multiple
-        accept="image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif,.zip">
-      <label class="fer-button fer-primary" for="fer-batch-file">Choose photos or a zip</label>
-      <p class="fer-hint">or drop them here: at most {MAX_FILES} photos and {REQUEST_BYTES // MEGABYTE - 1} MB at a
-        time. A file that cannot be read costs one row of the table, not the rest.</p>
-    </div>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-    <progress class="fer-meter" hidden aria-label="Progress"></progress>
-    <button class="fer-button fer-cancel" type="button" hidden>Stop</button>
-  </div>
-  <div class="fer-answer" aria-label="Results" role="region">
-    <p class="fer-placeholder">The table appears here: a row a face, sortable, to take away as CSV, JSON or a zip with
-      the pictures.</p>
-  </div>
-</div>"""
+    limit = REQUEST_BYTES - MEGABYTE
+    hint = (
+        f"or drop them here: at most {MAX_FILES} photos and {limit // MEGABYTE} MB at a time. A file that cannot be "
+        "read costs one row of the table, not the rest."
+    )
+    drop = drop_zone("batch", "Choose photos or a zip", hint, accept=f"{PHOTO_FILES},.zip", many=True)
+    text = "The table appears here: a row a face, sortable, to take away as CSV, JSON or a zip with the pictures."
+    return frame(NOTICE + drop + JOB_STATUS, placeholder(text), answer_label="Results", max_bytes=limit)

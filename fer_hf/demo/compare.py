@@ -15,8 +15,8 @@ from fer_hf.demo.calls import answer, first_file
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import MEGABYTE, Line, Refused
 from fer_hf.demo.markup import HEAT_PX, bars_html, data_url
-from fer_hf.demo.photo import NOTICE
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import NOTICE, STATUS, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
 from fer_hf.demo.wording import name_expression, summarise
 from fer_hf.faces import AlignedFace
@@ -46,13 +46,7 @@ def build_compare_tab(shelf: Shelf, line: Line) -> gr.HTML:
     async def compare(form) -> dict:
         return await answer(line, lambda: {"html": show_comparison(shelf, first_file(form))})
 
-    return gr.HTML(
-        _page_html(shelf),
-        js_on_load="fer.compareTab(element, server)",
-        server_functions=[compare],
-        elem_id="compare",
-        apply_default_css=False,
-    )
+    return tab_component("compare", _page_html(shelf), "fer.compareTab(element, server)", [compare])
 
 
 def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], dict[str, float] | None]:
@@ -155,21 +149,13 @@ def _pictures(opinion: Opinion) -> str:
 
 def _page_html(shelf: Shelf) -> str:
     names = ", ".join(escape(name) for name in shelf.folders) or escape(shelf.first.model_name)
-    return f"""
-<div class="fer" data-max-bytes="{DEFAULT_LIMITS.max_bytes}">
-  <div class="fer-ask">
-    {NOTICE}
-    <div class="fer-drop">
-      <input class="fer-file" type="file" id="fer-compare-file"
-        accept="image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif">
-      <label class="fer-button fer-primary" for="fer-compare-file">Choose a photo</label>
-      <p class="fer-hint">or drop it here, or paste it. Its largest face goes through: {names}.</p>
-    </div>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-  </div>
-  <div class="fer-answer" aria-label="Comparison" role="region">
-    <p class="fer-placeholder">Every model of this project side by side appears here: what each perceives, where it
-      looked, how large it is and how long it took; and the mean of them all.</p>
-  </div>
-</div>"""
+    drop = drop_zone(
+        "compare", "Choose a photo", f"or drop it here, or paste it. Its largest face goes through: {names}."
+    )
+    text = (
+        "Every model of this project side by side appears here: what each perceives, where it looked, how "
+        "large it is and "
+        "how long it took; and the mean of them all."
+    )
+    limit = DEFAULT_LIMITS.max_bytes
+    return frame(NOTICE + drop + STATUS, placeholder(text), answer_label="Comparison", max_bytes=limit)

@@ -18,6 +18,7 @@ from fer_hf.demo.jobs import Jobs, Progress
 from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.markup import data_url
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import JOB_STATUS, PHOTO_FILES, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
 from fer_hf.faces import Face, align_face
 from fer_hf.image_io import DEFAULT_LIMITS, ImageError
@@ -47,13 +48,8 @@ def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Contributi
         count_files(uploads)
         return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=_agreed(form))
 
-    return gr.HTML(
-        _page_html(),
-        js_on_load="fer.contributeTab(element, server)",
-        server_functions=[find, give, withdraw, *job_calls(jobs, prepare)],
-        elem_id="contribute",
-        apply_default_css=False,
-    )
+    calls = [find, give, withdraw, *job_calls(jobs, prepare)]
+    return tab_component("contribute", _page_html(), "fer.contributeTab(element, server)", calls)
 
 
 def _agreed(form) -> bool:
@@ -184,29 +180,24 @@ def _audit_html(audit: Audit) -> str:
 
 
 def _page_html() -> str:
-    return f"""
-<div class="fer" data-max-bytes="{DEFAULT_LIMITS.max_bytes}">
-  <div class="fer-ask">
-    <div class="fer-notice" role="note"><strong>What is stored.</strong> Only what you give with the button: the face
-      with a little room around it, encoded anew without metadata, your label, and what the model had said. You get an
-      id with which you can withdraw it. Looking at a photo here stores nothing.</div>
-    <p><label><input type="checkbox" name="consent"> {escape(CONSENT)}</label></p>
-    <div class="fer-drop">
-      <input class="fer-file" type="file" id="fer-contribute-file"
-        accept="image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif,.zip">
-      <label class="fer-button fer-primary" for="fer-contribute-file">Choose a photo or a zip</label>
-      <p class="fer-hint">A zip holds at most {MAX_FILES} photos of one face each, in folders named by their
-        expression, such as happy/1.jpg. It is checked first, and you see the result before anything is stored.</p>
-    </div>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-    <progress class="fer-meter" hidden aria-label="Progress"></progress>
-    <button class="fer-button fer-cancel" type="button" hidden>Stop</button>
-    <form class="fer-withdraw"><label class="fer-field">Withdraw what you gave
-      <input name="receipt" placeholder="your id" autocomplete="off"></label>
-      <button class="fer-button" type="submit">Withdraw</button></form>
-  </div>
-  <div class="fer-answer" aria-label="Your pictures" role="region">
-    <p class="fer-placeholder">The faces of your photo appear here, each with a choice of labels.</p>
-  </div>
-</div>"""
+    notice = (
+        '<div class="fer-notice" role="note"><strong>What is stored.</strong> Only what you give with the '
+        "button: the face "
+        "with a little room around it, encoded anew without metadata, your label, and what the model had "
+        "said. You get an "
+        "id with which you can withdraw it. Looking at a photo here stores nothing.</div>"
+        f'<p><label><input type="checkbox" name="consent"> {escape(CONSENT)}</label></p>'
+    )
+    hint = (
+        f"A zip holds at most {MAX_FILES} photos of one face each, in folders named by their expression, such as "
+        "happy/1.jpg. It is checked first, and you see the result before anything is stored."
+    )
+    drop = drop_zone("contribute", "Choose a photo or a zip", hint, accept=f"{PHOTO_FILES},.zip")
+    withdraw = (
+        '<form class="fer-withdraw"><label class="fer-field">Withdraw what you gave <input name="receipt" '
+        'placeholder="your id" autocomplete="off"></label><button class="fer-button" '
+        'type="submit">Withdraw</button></form>'
+    )
+    text = placeholder("The faces of your photo appear here, each with a choice of labels.")
+    ask = notice + drop + JOB_STATUS + withdraw
+    return frame(ask, text, answer_label="Your pictures", max_bytes=DEFAULT_LIMITS.max_bytes)

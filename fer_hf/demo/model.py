@@ -12,6 +12,7 @@ from fer_hf.demo.limits import Line
 from fer_hf.demo.markup import data_url
 from fer_hf.demo.reports import headline_html
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import STATUS, frame, tab_component
 from fer_hf.image_io import read_image
 
 SHOWN_FIGURES = ("confusion", "per_class", "reliability", "robustness")
@@ -27,13 +28,7 @@ def build_model_tab(shelf: Shelf, line: Line) -> gr.HTML:
 
         return await answer(line, work)
 
-    return gr.HTML(
-        _page_html(shelf),
-        js_on_load="fer.modelTab(element, server)",
-        server_functions=[load],
-        elem_id="model",
-        apply_default_css=False,
-    )
+    return tab_component("model", _page_html(shelf), "fer.modelTab(element, server)", [load])
 
 
 def show_model(desk: Desk) -> str:
@@ -70,10 +65,7 @@ def _card_html(folder: Path) -> str:
 def _page_html(shelf: Shelf) -> str:
     embedded = dict.fromkeys((shelf.first.model_name, *shelf.folders))
     options = "".join(f'<option value="{escape(name, quote=True)}">' for name in embedded)
-    return f"""
-<div class="fer">
-  <div class="fer-ask">
-    <form class="fer-drop">
+    form = f"""<form class="fer-drop">
       <label class="fer-field">Embedded model or Hub id
         <input list="fer-models" name="model" value="{escape(shelf.first.model_name, quote=True)}" autocomplete="off"
           spellcheck="false"></label>
@@ -81,9 +73,5 @@ def _page_html(shelf: Shelf) -> str:
       <button class="fer-button fer-primary" type="submit">Load and use it on this page</button>
       <p class="fer-hint">A Hub id is user/name or user/name@revision; without a revision it is pinned to the newest.
         Only safetensors are read, and no code of others is run. It answers on this page only, until you reload.</p>
-    </form>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-  </div>
-  <div class="fer-answer" aria-label="Model" role="region">{show_model(shelf.first)}</div>
-</div>"""
+    </form>"""
+    return frame(form + STATUS, show_model(shelf.first), answer_label="Model")

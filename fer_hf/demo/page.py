@@ -64,7 +64,8 @@ def launch_options() -> dict:
         "head": read_head(),
         "app_kwargs": {"middleware": [Middleware(BodyLimit, max_bytes=REQUEST_BYTES)]},
         "max_file_size": REQUEST_BYTES,
-        "state_session_capacity": 1000,
+        # The tabs keep nothing for a session, and each one that Gradio remembers costs memory.
+        "state_session_capacity": 100,
         "ssr_mode": False,
         "run_history": False,
         "footer_links": ["api"],

@@ -20,8 +20,8 @@ from fer_hf.demo.desk import Desk
 from fer_hf.demo.job_calls import job_calls
 from fer_hf.demo.jobs import Jobs, Progress
 from fer_hf.demo.limits import MEGABYTE
-from fer_hf.demo.photo import NOTICE
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import JOB_STATUS, NOTICE, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
 from fer_hf.faces import Prediction, area_xyxy
 from fer_hf.rendering import draw_faces
@@ -48,12 +48,8 @@ def build_video_tab(shelf: Shelf, jobs: Jobs) -> gr.HTML:
         upload, desk = first_file(form), shelf.desk(str(form.data.get("model", "")))
         return lambda progress: show_clip(desk, upload, progress)
 
-    return gr.HTML(
-        _page_html(),
-        js_on_load="fer.jobTab(element, server, { keep: 'video' })",
-        server_functions=job_calls(jobs, prepare),
-        elem_id="video",
-        apply_default_css=False,
+    return tab_component(
+        "video", _page_html(), "fer.jobTab(element, server, { keep: 'video' })", job_calls(jobs, prepare)
     )
 
 
@@ -176,25 +172,12 @@ def _timeline(face: int, rows: Sequence[Mapping], last_s: float) -> str:
 
 
 def _page_html() -> str:
-    limits = DEFAULT_LIMITS
-    codecs = ", ".join(dict.fromkeys(CODECS.values()))
-    return f"""
-<div class="fer" data-max-bytes="{limits.max_bytes}">
-  <div class="fer-ask">
-    {NOTICE}
-    <div class="fer-drop">
-      <input class="fer-file" type="file" id="fer-video-file" accept="video/*,.mkv,.mp4,.mov,.webm,.avi">
-      <label class="fer-button fer-primary" for="fer-video-file">Choose a clip</label>
-      <p class="fer-hint">or drop it here: at most {limits.max_duration_s:.0f} seconds and
-        {limits.max_bytes // MEGABYTE} MB, as MP4, MOV, WebM, MKV or AVI ({codecs}).</p>
-    </div>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-    <progress class="fer-meter" hidden aria-label="Progress"></progress>
-    <button class="fer-button fer-cancel" type="button" hidden>Stop</button>
-  </div>
-  <div class="fer-answer" aria-label="Clip" role="region">
-    <p class="fer-placeholder">The clip with its faces drawn in appears here, and below it how the probabilities of each
-      face change.</p>
-  </div>
-</div>"""
+    limits, codecs = DEFAULT_LIMITS, ", ".join(dict.fromkeys(CODECS.values()))
+    hint = (
+        f"or drop it here: at most {limits.max_duration_s:.0f} seconds and {limits.max_bytes // MEGABYTE} MB, "
+        f"as MP4, MOV, "
+        f"WebM, MKV or AVI ({codecs})."
+    )
+    drop = drop_zone("video", "Choose a clip", hint, accept="video/*,.mkv,.mp4,.mov,.webm,.avi")
+    text = "The clip with its faces drawn in appears here, and below it how the probabilities of each face change."
+    return frame(NOTICE + drop + JOB_STATUS, placeholder(text), answer_label="Clip", max_bytes=limits.max_bytes)

@@ -10,6 +10,7 @@ from fer_hf.demo.calls import answer, first_file
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import STATUS, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
 from fer_hf.faces import area_xyxy
 from fer_hf.image_io import ImageLimits, read_image
@@ -110,41 +111,33 @@ def build_webcam_tab(shelf: Shelf, line: Line) -> gr.HTML:
         streams.close(str(stream_id)[:64])
         return {}
 
-    return gr.HTML(
-        PAGE,
-        js_on_load="fer.webcamTab(element, server)",
-        server_functions=[look, close],
-        elem_id="webcam",
-        apply_default_css=False,
+    return tab_component("webcam", _page_html(), "fer.webcamTab(element, server)", [look, close])
+
+
+def _page_html() -> str:
+    best = (
+        '<p class="fer-speed" aria-live="off"></p><div class="fer-best" hidden><h3>Best picture so far</h3>'
+        '<img alt="The best picture so far"><button class="fer-button" type="button" data-live="save">Save '
+        "it</button></div>"
     )
+    text = (
+        "The live picture appears here with a box around each face, and below it how the probabilities of "
+        "the largest face "
+        "change."
+    )
+    return frame(NOTICE + _BUTTONS + STATUS + best, placeholder(text) + _LIVE, answer_label="Live view")
 
 
-PAGE = f"""
-<div class="fer">
-  <div class="fer-ask">
-    {NOTICE}
-    <div class="fer-drop">
-      <button class="fer-button fer-primary" type="button" data-live="start">Start the camera</button>
-      <button class="fer-button" type="button" data-live="pause" hidden>Pause</button>
-      <button class="fer-button" type="button" data-live="stop" hidden>Stop the camera</button>
-      <p class="fer-hint"><label><input type="checkbox" data-live="keep"> Keep the best picture on this page</label></p>
-    </div>
-    <p class="fer-error" role="alert"></p>
-    <p class="fer-progress" role="status"></p>
-    <p class="fer-speed" aria-live="off"></p>
-    <div class="fer-best" hidden><h3>Best picture so far</h3><img alt="The best picture so far">
-      <button class="fer-button" type="button" data-live="save">Save it</button></div>
-  </div>
-  <div class="fer-answer" aria-label="Live view" role="region">
-    <p class="fer-placeholder">The live picture appears here with a box around each face, and below it how the
-      probabilities of the largest face change.</p>
-    <div class="fer-live" hidden>
-      <div class="fer-live-stage">
-        <video playsinline muted aria-label="Camera"></video><div class="fer-live-boxes"></div>
-      </div>
-      <canvas class="fer-timeline" width="900" height="180" role="img"
-        aria-label="Probabilities of the largest face over the last 20 seconds"></canvas>
-      <ul class="fer-legend"></ul>
-    </div>
-  </div>
+_BUTTONS = """<div class="fer-drop">
+  <button class="fer-button fer-primary" type="button" data-live="start">Start the camera</button>
+  <button class="fer-button" type="button" data-live="pause" hidden>Pause</button>
+  <button class="fer-button" type="button" data-live="stop" hidden>Stop the camera</button>
+  <p class="fer-hint"><label><input type="checkbox" data-live="keep"> Keep the best picture on this page</label></p>
+</div>"""
+_LIVE = """<div class="fer-live" hidden>
+  <div class="fer-live-stage"><video playsinline muted aria-label="Camera"></video>
+    <div class="fer-live-boxes"></div></div>
+  <canvas class="fer-timeline" width="900" height="180" role="img"
+    aria-label="Probabilities of the largest face over the last 20 seconds"></canvas>
+  <ul class="fer-legend"></ul>
 </div>"""
