@@ -18,7 +18,7 @@ from fer_hf.labels import FER7
 from fer_hf.onnx import OnnxClassifier, find_onnx
 from fer_hf.pipelines import pipeline
 from fer_hf.recognition import ExpressionRecognizer
-from training import export, quantize
+from training import export, push_to_hub, quantize
 from training.scoring import load
 
 ROOT = Path(__file__).parents[1]
@@ -267,6 +267,20 @@ def test_accuracy_is_the_share_of_right_rows(model_path, tiny_data_path):
         loaded = load(str(model_path), "cpu")
         answers = loaded.model(loaded.processor.normalize_uint8(split.images)).logits.argmax(1)
     assert quantize.accuracy(classifier, split) == (answers == split.labels).double().mean().item()
+
+
+def test_only_an_export_of_these_weights_is_published(model_path, tmp_path):
+    folder = Path(shutil.copytree(model_path, tmp_path / "tiny"))
+    config = json.loads((folder / "config.json").read_text())
+    push_to_hub._check_exports(folder, config)
+    with pytest.raises(ValueError, match=r"model.onnx is no export of the model beside it; run training/export.py"):
+        push_to_hub._check_exports(folder, config | {"temperature": 2.0})
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="is no export"):
+        push_to_hub._check_exports(folder, config)
+    (folder / "model.onnx").unlink()
+    push_to_hub._check_exports(folder, config | {"temperature": 2.0})
 
 
 def test_int8_without_data_is_refused(model_path, capsys):

@@ -23,7 +23,7 @@ from fer_hf.data.sources_tables import COLUMN_NAMES, picture_of
 Picture = Path | bytes | np.ndarray
 CONVERTED = "refs/convert/parquet"
 """Where the Hub keeps data sets of other formats as parquet."""
-_ROWS_AT_A_TIME = 64
+_ROWS_AT_A_TIME = 16  # photos of 5 MB each are 80 MB
 
 
 @dataclass(frozen=True)

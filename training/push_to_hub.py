@@ -51,6 +51,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
             raise ValueError(f"{path} is pickled or no part of a model; move it away, weights go as safetensors")
     _check_code(folder, config.get("auto_map", {}) | processor_config.get("auto_map", {}))
     _check_report(folder, config)
+    _check_exports(folder, config)
     _check_card(folder)
     kept = {str(path.relative_to(folder)): path for path in found if path.suffix in SUFFIXES}
     return kept, [str(path.relative_to(folder)) for path in found if path.suffix not in SUFFIXES]
@@ -81,15 +82,33 @@ def _check_report(folder: Path, config: dict) -> None:
         raise ValueError(
             f"{folder / 'report.json'} is no JSON; evaluate the model again with training/eval.py"
         ) from fault
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
     classes = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
-    for key, actual in (("weights_sha256", digest.hexdigest()), ("classes", classes)):
+    for key, actual in (("weights_sha256", _weights_sha256(folder)), ("classes", classes)):
         if report.get(key) != actual:
             raise ValueError(
                 f"{folder / 'report.json'} is of other {key.split('_')[0]} than the model beside it; evaluate it again "
                 "with training/eval.py"
+            )
+
+
+def _weights_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_exports(folder: Path, config: dict) -> None:
+    """Every .onnx file is what training/export.py made of these weights and this temperature."""
+    path = folder / "export_report.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made_of = (report.get("weights_sha256"), report.get("temperature"))
+    hashes = {report[kind]["file"]: report[kind]["sha256"] for kind in ("onnx", "int8") if kind in report}
+    for file in sorted(folder.glob("*.onnx")):
+        unchanged = hashes.get(file.name) == hashlib.sha256(file.read_bytes()).hexdigest()
+        if not unchanged or made_of != (_weights_sha256(folder), config.get("temperature")):
+            raise ValueError(
+                f"{file} is no export of the model beside it; run training/export.py --model {folder}, or remove it"
             )
 
 

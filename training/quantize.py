@@ -6,6 +6,7 @@ and lose most.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import tempfile
@@ -42,6 +43,7 @@ def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Nam
             "data_sha256": validation.sha256(),
             "file": path.name,
             "bytes": part.stat().st_size,
+            "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
         }
         if report["kept"]:
             publish(part, path)
