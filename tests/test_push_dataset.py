@@ -21,6 +21,7 @@ from tests import tiny_recipe
 from tests.data_folders import VOTES_HEADER, class_folders, fer_csv, picture, pixel_text, png, write_files
 from tests.pictures import encode
 from training import push_dataset, train
+from training.dataset_rows import choose_rows
 from training.publishing import PublishError
 
 REQUIRED = ("--license", "cc-by-4.0", "--consent", "Everyone shown has agreed in writing.")
@@ -162,8 +163,8 @@ def test_copies_conflicts_and_empty_pictures_stay_behind(hub, faces, capsys):
     write_files(faces, {"sad/grey.png": encode(Image.new("L", (48, 48), 7), "PNG"), "sad/broken.png": b"\x89PNG"})
     push(faces)
     said = capsys.readouterr().out
-    assert "left out: sad/copy.png: the same picture is sad/000.png" in said
-    assert "left out: sad/wrong.png: equal pictures are labelled happy and sad" in said
+    assert "left out: sad/copy.png: it is a copy of a picture that is here (sad/000.png)" in said
+    assert "left out: sad/wrong.png: equal pictures have different labels (happy and sad)" in said
     assert "left out: sad/grey.png: it has one colour only" in said
     published = rows()
     assert {name: len(of_split) for name, of_split in published.items()} == {"test": 4, "train": 31, "validation": 4}
@@ -171,7 +172,8 @@ def test_copies_conflicts_and_empty_pictures_stay_behind(hub, faces, capsys):
     assert len(set(ids)) == 39
     card = Path(hf_hub_download("user/faces", "README.md", repo_type="dataset")).read_text()
     assert "1 row could not be read and is not here" in card
-    assert "2 rows are not here: equal pictures are labelled happy and sad" in card
+    assert "2 rows are not here, because equal pictures have different labels: happy and sad (2)." in card
+    assert "1 row is not here, because it is a copy of a picture that is here." in card
     assert "| happy | 15 | 2 | 2 |" in card
     assert "Everyone shown has agreed in writing." in card
     info = HfApi().dataset_info("user/faces")
@@ -221,6 +223,21 @@ def test_near_copies_stay_in_one_split_and_the_audit_is_published(hub, tmp_path,
     page = Path(hf_hub_download("user/faces", "audit.html", repo_type="dataset")).read_text()
     assert page.count("<img") > 12
     assert str(tmp_path) not in page + card + json.dumps(audit)
+
+
+def test_a_new_split_has_nothing_like_the_sources_own(tmp_path):
+    files = {}
+    for seed in range(40):
+        name = f"{'happy' if seed % 2 else 'sad'}/{seed:02d}"
+        files[f"train/{name}.png"] = png(seed)
+        if seed < 20:
+            files[f"validation/{name}.jpg"] = encode(picture(seed), "JPEG", quality=60)
+    source = load_source(write_files(tmp_path / "faces", files))
+    chosen = choose_rows(source, {"validation": 0.1, "test": 0.4}, seed=0)
+    assert {name: len(split) for name, split in chosen.splits.items()} == {"train": 32, "validation": 20, "test": 8}
+    assert min(int(row_id[-6:-4]) for row_id in chosen.splits["test"]["row_id"]) >= 20
+    without = choose_rows(source, {"test": 0.4}, seed=0, near=False)
+    assert min(int(row_id[-6:-4]) for row_id in without.splits["test"]["row_id"]) < 20
 
 
 def test_a_csv_keeps_its_splits_and_votes(hub, tmp_path):

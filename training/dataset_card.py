@@ -11,7 +11,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from fer_hf.data.sources_store import SourceReport
-from training.dataset_rows import Chosen
+from training.dataset_rows import CONFLICT, Chosen
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
 TAGS = ("facial-expression-recognition", "perceived-expression", "faces")
@@ -130,11 +130,13 @@ def _processing(
 
 
 def _left_out(chosen: Chosen) -> list[str]:
-    reasons = Counter()
-    for row in chosen.left_out:
-        is_copy = row.reason.startswith("the same picture")
-        reasons["further copies of a picture that is here" if is_copy else row.reason] += 1
-    return [f"{_rows(count)} {_are(count)} not here: {reason}." for reason, count in reasons.most_common()]
+    said = []
+    for reason, count in Counter(row.reason for row in chosen.left_out).most_common():
+        rows = f"{_rows(count)} {_are(count)} not here, because {reason}"
+        # Of a copy, ``of`` is a row id, which may be somebody's file name and stays here.
+        labels = Counter(row.of for row in chosen.left_out if row.reason == reason == CONFLICT)
+        said.append(f"{rows}: {_listed(labels)}." if labels else f"{rows}.")
+    return said
 
 
 def _rows(count: int) -> str:

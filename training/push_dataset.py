@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, split in chosen.splits.items():
         print(f"{name}: {len(split):,} pictures")
     for row in chosen.left_out[:10]:
-        print(f"left out: {row.row_id}: {row.reason}")
+        print(f"left out: {row.row_id}: {row.reason}{f' ({row.of})' if row.of else ''}")
     if len(chosen.left_out) > 10:
         print(f"left out: {len(chosen.left_out) - 10:,} more")
     if arguments.dry_run:
