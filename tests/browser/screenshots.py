@@ -51,7 +51,7 @@ def _take_all(browser: Browser, url: str, output: Path) -> None:
     page.locator("#webcam .fer-live-box").first.wait_for()
     page.wait_for_timeout(15_000)
     page.get_by_role("button", name="Pause").click()  # taking a picture holds the page up, so the box would lag
-    page.wait_for_timeout(700)
+    page.wait_for_timeout(1500)
     _save(page, output / "webcam.png")
     page.get_by_role("button", name="Stop the camera").click()
     page.get_by_role("tab", name="Compare").click()

@@ -43,7 +43,7 @@ def test_the_camera_gives_changing_answers_and_stops(open_page):
     assert painted
     expect(page.locator(".fer-best img")).to_be_visible()
     page.get_by_role("button", name="Pause").click()
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1000)
     looks = page.locator("#webcam .fer").get_attribute("data-looks")
     page.wait_for_timeout(400)
     assert page.locator("#webcam .fer").get_attribute("data-looks") == looks

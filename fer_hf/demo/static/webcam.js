@@ -9,7 +9,7 @@ function webcamTab(element, server) {
   const part = (name) => root.querySelector(`[data-live="${name}"]`);
   const live = root.querySelector(".fer-live");
   const video = live.querySelector("video");
-  const state = { running: false, paused: false, stream: "", best: null, history: [], shown: 0, looks: [], lag: 0 };
+  const state = { running: false, paused: false, settled: false, stream: "", best: null, history: [], shown: 0, looks: [], lag: 0 };
 
   const setButtons = () => {
     part("start").hidden = state.running;
@@ -23,7 +23,7 @@ function webcamTab(element, server) {
     for (const track of video.srcObject ? video.srcObject.getTracks() : []) track.stop();
     video.srcObject = null;
     if (state.stream) server.close(state.stream).catch(() => {});
-    Object.assign(state, { running: false, paused: false, stream: "", history: [] });
+    Object.assign(state, { running: false, paused: false, settled: false, stream: "", history: [] });
     say(root, error);
     setButtons();
   };
@@ -48,10 +48,12 @@ function webcamTab(element, server) {
     const stream = state.stream;
     const canvas = document.createElement("canvas");
     while (state.running && state.stream === stream) {
-      if (state.paused || document.hidden || root.offsetParent === null) {
+      // A paused picture is looked at once more, so that its boxes stand where the faces are.
+      if (state.settled || document.hidden || root.offsetParent === null) {
         await pause(100);
         continue;
       }
+      const settling = state.paused;
       const grabbed = performance.now();
       const blob = await grab(video, canvas);
       const file = new File([blob], "frame.jpg");
@@ -62,6 +64,7 @@ function webcamTab(element, server) {
       state.lag = now - grabbed;
       state.looks.push(now);
       state.looks = state.looks.filter((time) => now - time < 2000);
+      state.settled = settling && state.paused;
       drawLive(root, answer);
       remember(state, answer, now);
       drawTimeline(root, state, now);
@@ -79,6 +82,7 @@ function webcamTab(element, server) {
     if (act === "stop") stop();
     if (act === "pause") {
       state.paused = !state.paused;
+      state.settled = false;
       if (state.paused) video.pause();
       else video.play();
       setButtons();
