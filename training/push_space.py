@@ -1,6 +1,6 @@
 """Publish the demo as a Space: ``python training/push_space.py --repo-id user/name [--model user/model]``.
 
-Sends the app, the package and README.md under a header that Spaces read. Without ``--model`` the embedded model travels
+Sends the app, the package and README.md, whose header Spaces read. Without ``--model`` the embedded model travels
 along; with it the Space loads that model from the Hub, before it starts.
 """
 
@@ -8,7 +8,6 @@ import argparse
 import re
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -20,19 +19,9 @@ from training.publishing import PublishError, Target, compare, hub_faults, publi
 
 ROOT = Path(__file__).parents[1]
 FILES = ("app.py", "requirements.txt", "LICENSE")
-PYTHON = "3.12"
-"""Spaces take 3.10 unless told otherwise, where transformers 5 does not install. A string: YAML reads 3.10 as 3.1."""
-HEADER = {
-    "title": "Perceived facial expressions",
-    "emoji": "🙂",
-    "colorFrom": "blue",
-    "colorTo": "gray",
-    "sdk": "gradio",
-    "app_file": "app.py",
-    "short_description": "How a face looks to others, and where a model looks",
-    "license": "mit",
-    "pinned": False,
-}
+FIELDS = ("title", "sdk", "sdk_version", "python_version", "app_file")
+"""What the header of README.md must say; Spaces otherwise take Python 3.10, where transformers 5 does not install."""
+WEIGHTS = "config.json,preprocessor_config.json,model.safetensors"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,41 +59,38 @@ def _tree(root: Path, folder: Path) -> dict[str, Path]:
 
 
 def space_readme(text: str, requirements: str, model: str | None) -> str:
-    """README.md with the header of a Space; what its own header says is kept.
+    """README.md, whose header is that of a Space, with the model to fetch from the Hub.
 
-    ``sdk_version`` is the installed Gradio, which must fit ``requirements``. Raises ValueError where a field is wrong.
+    Raises ValueError where the header would not start: a field is missing, Python too old, or Gradio another than
+    ``requirements`` ask for.
     """
-    own, body = _front_matter(text)
-    header = HEADER | {"sdk_version": version("gradio"), "python_version": PYTHON} | own
-    for name in ("python_version", "sdk_version"):
-        if not isinstance(header[name], str):
-            raise ValueError(f"README.md: {name} is a number in YAML; write it in quotes")
+    header, body = _front_matter(text)
+    for name in FIELDS:
+        if not isinstance(header.get(name), str):
+            raise ValueError(f"README.md: its header needs {name} as text (a number in quotes); Spaces read it")
+    if header["sdk"] != "gradio" or header["app_file"] not in FILES:
+        raise ValueError("README.md: its header should say sdk: gradio and app_file: app.py")
     if tuple(map(int, header["python_version"].split("."))) < (3, 11):
         raise ValueError(f"README.md: python_version is {header['python_version']}; transformers 5 needs 3.11 or later")
-    if header["app_file"] not in FILES:
-        raise ValueError(f"README.md: app_file is {header['app_file']!r}; it should be app.py")
     gradio = next((line for line in requirements.splitlines() if re.match(r"gradio\b", line)), "gradio")
     if not Requirement(gradio.partition("#")[0]).specifier.contains(header["sdk_version"]):
         raise ValueError(f"README.md: sdk_version {header['sdk_version']} does not fit {gradio!r} in requirements.txt")
-    if model is not None:
-        name, _, revision = model.partition("@")
-        header["models"] = [name]
-        # "user/name FILES REVISION": Spaces fetch these while they build, so that the first visitor does not wait.
-        patterns = "config.json,preprocessor_config.json,model.safetensors"
-        header["preload_from_hub"] = [f"{name} {patterns} {revision}" if revision else f"{name} {patterns}"]
+    if model is None:
+        return text
+    name, _, revision = model.partition("@")
+    # "user/name FILES REVISION": Spaces fetch these while they build, so that the first visitor does not wait.
+    header |= {"models": [name], "preload_from_hub": [f"{name} {WEIGHTS} {revision}".strip()]}
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{body}"
 
 
 def _front_matter(text: str) -> tuple[dict, str]:
-    if not text.startswith("---\n"):
-        return {}, text
-    head, mark, body = text[4:].partition("\n---\n")
+    head, mark, body = text.removeprefix("---\n").partition("\n---\n")
     try:
-        header = yaml.safe_load(head) if mark else None
+        header = yaml.safe_load(head) if mark and text.startswith("---\n") else None
     except yaml.YAMLError as fault:
         raise ValueError(f"README.md: its header is no YAML: {' '.join(str(fault).split())}") from fault
     if not isinstance(header, dict):
-        raise ValueError("README.md begins with --- but has no header of fields; close it with ---")
+        raise ValueError("README.md has no header of fields between two lines of ---; Spaces need one")
     return header, body
 
 
