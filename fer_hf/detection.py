@@ -22,6 +22,7 @@ from .faces import Face, area_xyxy
 PYRAMID_STEP = 0.709  # of the paper: each level has half the pixels of the one before
 PNET_CELL_PX, PNET_STRIDE_PX = 12, 2
 RNET_PX, ONET_PX = 24, 48
+STEADYING_SHIFTS = ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05))  # of the window's side
 MAX_PROPOSALS = 768  # windows of one photo that reach the second network; bounds the time that noise can cost
 
 
@@ -179,7 +180,20 @@ class MTCNNDetector:
         windows, scores = boxes[keep], scores[keep]
         boxes, points = _shift(windows, shifts[keep]), _place_points(windows, points[keep])
         keep = _drop_nested(boxes, scores, 0.7)
-        return boxes[keep], scores[keep], points[keep]
+        return boxes[keep], scores[keep], self._steady(mips, windows[keep], points[keep])
+
+    def _steady(self, mips: list[torch.Tensor], windows: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Landmarks (N, 5, 2) averaged over the window and four shifted ones.
+
+        One look alone moves by a pixel or more when a photo is only compressed again, and the crop moves with it.
+        """
+        if not len(windows):
+            return points
+        side = windows[:, 2:3] - windows[:, 0:1]
+        shifted = torch.cat([windows + side * windows.new_tensor(shift * 2) for shift in STEADYING_SHIFTS])
+        _, _, again = self._run_onet(mips, shifted)
+        again = _place_points(shifted, again).view(len(STEADYING_SHIFTS), *points.shape)
+        return (points + again.sum(0)) / (1 + len(STEADYING_SHIFTS))
 
     def _run_onet(self, mips: list[torch.Tensor], boxes: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shifts, points, probabilities = self._onet(_windows(mips, boxes, ONET_PX))

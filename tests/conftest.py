@@ -1,16 +1,19 @@
 """Shared fixtures: tiny seeded models and real faces that ship with libraries, all offline."""
 
 import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+# Code of model folders is copied here to be imported: apart from other runs, and removed with this one. Set before
+# transformers is imported, as are the others.
+_MODULES = tempfile.TemporaryDirectory(prefix="fer-hf-modules-")
+os.environ["HF_MODULES_CACHE"] = _MODULES.name
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 
 

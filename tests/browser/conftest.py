@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=f"there is no Chromium at {CHROMIUM}: run `make browser`"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # playwright keeps an event loop running: other tests must not meet it
 def site(tmp_path_factory) -> Iterator[SimpleNamespace]:
     """The running demo: its address, its scratch folder and its recognizer."""
     from fer_hf.contributions import ContributionStore
@@ -45,7 +45,7 @@ def site(tmp_path_factory) -> Iterator[SimpleNamespace]:
         page.close(verbose=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def camera_clip(tmp_path_factory) -> Path:
     """What the fake camera plays: a picture of 640×480 whose colour and place change from frame to frame."""
     path = tmp_path_factory.mktemp("camera") / "moving.mjpeg"
@@ -60,7 +60,7 @@ def camera_clip(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium(camera_clip):
     from playwright.sync_api import sync_playwright
 
