@@ -13,7 +13,7 @@ from PIL import Image
 from fer_hf.data.audit_duplicates import THUMB_PX
 from fer_hf.data.loaders import pixel_sha256
 
-_BATCH_ROWS = 256
+_BATCH_ROWS = 16  # in memory at once; a photo may have tens of megabytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def scan(source: datasets.DatasetDict) -> Scan:
         for split in source.values():
             encoded = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
             for batch in encoded.iter(_BATCH_ROWS):
-                for digest, size, mode, is_constant, thumbnail in pool.map(_look, batch["image"], chunksize=64):
+                for digest, size, mode, is_constant, thumbnail in pool.map(_look, batch["image"]):
                     thumbnails[len(hashes)] = thumbnail
                     hashes.append(digest)
                     sizes.append(size)
