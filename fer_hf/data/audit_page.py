@@ -12,7 +12,7 @@ from fer_hf.data.audit_style import CSS
 
 _PICTURE_PX = 96  # larger pictures are shown smaller
 _SAMPLES_A_CLASS = 16
-_MOST_CARDS = 60
+_MOST_CARDS = 40
 _LEVEL_NAMES = {"leak": "Leak", "problem": "Problem", "note": "Note"}
 
 
@@ -90,15 +90,19 @@ def _findings(found: dict) -> str:
 
 
 def _classes(found: dict) -> str:
-    largest = max((rows for classes in found["classes"].values() for rows in classes.values()), default=0) or 1
+    shares = {
+        split: {name: rows / max(found["rows"][split], 1) for name, rows in classes.items()}
+        for split, classes in found["classes"].items()
+    }
+    largest = max((share for of_split in shares.values() for share in of_split.values()), default=0) or 1
     names = list(next(iter(found["classes"].values())))
     head = "".join(f"<th>{escape(split)}</th>" for split in found["classes"])
     lines = []
     for name in names:
         cells = []
         for split, classes in found["classes"].items():
-            share = classes[name] / max(found["rows"][split], 1)
-            width = 100 * classes[name] / largest
+            share = shares[split][name]
+            width = 100 * share / largest
             cells.append(
                 f'<td><div class="bar"><i style="width:{width:.1f}%"></i></div>'
                 f"<span>{classes[name]:,} <small>{share:.1%}</small></span></td>"
@@ -117,7 +121,7 @@ def _samples(source: datasets.DatasetDict, album: _Album, seed: int = 0) -> str:
         if len(rows):
             pictures = "".join(album.picture(row_ids[row]) for row in rows)
             strips.append(f'<div class="strip"><h3>{escape(label)}</h3><div>{pictures}</div></div>')
-    return f"<p class='lead'>From {escape(name)}.</p>{''.join(strips)}"
+    return f"<p class='lead'>All from {escape(name)}.</p>{''.join(strips)}"
 
 
 def _card(pictures: str, lines: Sequence[str], flag: str = "") -> str:
@@ -132,24 +136,26 @@ def _cards(cards: list[str], total: int) -> str:
     return f'{more}<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _rows_card(rows: list[dict], album: _Album, extra: Sequence[str] = ()) -> str:
-    pictures = "".join(album.picture(row["row_id"]) for row in rows[:6])
+def _rows_card(rows: list[dict], album: _Album, extra: Sequence[str] = (), are_equal: bool = False) -> str:
+    """A card of rows; equal pictures are shown once."""
+    pictures = "".join(album.picture(row["row_id"]) for row in rows[: 1 if are_equal else 2])
     lines = [f"<b>{escape(row['label'])}</b> {escape(row['row_id'])}" for row in rows[:6]]
     if len(rows) > 6:
         lines.append(f"and {len(rows) - 6:,} more")
     different = len({row["label"] for row in rows}) > 1
-    return _card(pictures, [*lines, *extra], "differs" if different else "")
+    flags = ("aside " if are_equal else "") + ("differs" if different else "")
+    return _card(pictures, [*lines, *extra], flags)
 
 
 def _across(found: dict, album: _Album) -> str:
     groups = found["exact_duplicates"]["across_list"]
-    cards = [_rows_card(rows, album) for rows in groups[:_MOST_CARDS]]
+    cards = [_rows_card(rows, album, are_equal=True) for rows in groups[:_MOST_CARDS]]
     lead = "Equal pictures on both sides of a split. Training leaves out its rows that validation has."
     return _section("Exact copies across splits", lead, _cards(cards, len(groups)))
 
 
 def _conflicts(found: dict, album: _Album) -> str:
-    cards = [_rows_card(rows, album) for rows in found["conflicts"][:_MOST_CARDS]]
+    cards = [_rows_card(rows, album, are_equal=True) for rows in found["conflicts"][:_MOST_CARDS]]
     lead = "The very same picture, labelled in different ways."
     return _section("Conflicting labels", lead, _cards(cards, len(found["conflicts"])))
 
@@ -163,7 +169,7 @@ def _doubtful(found: dict, album: _Album) -> str:
             f"likelier <b>{escape(row['likelier'])}</b> {row['likelier_probability']:.0%}",
             escape(row["row_id"]),
         ]
-        cards.append(_card(album.picture(row["row_id"]), lines))
+        cards.append(_card(album.picture(row["row_id"]), lines, "aside"))
     lead = (
         "Labels that a classifier which did not see them finds least likely, the most doubtful first. "
         "A doubt is not an error: look before you change a label."
@@ -186,11 +192,12 @@ def _near(found: dict, album: _Album) -> str:
 
 def _odd(found: dict, album: _Album) -> str:
     cards = [
-        _card(album.picture(row_id), [escape(row_id), "one colour only"]) for row_id in found["constant"][:_MOST_CARDS]
+        _card(album.picture(row_id), [escape(row_id), "one colour only"], "aside")
+        for row_id in found["constant"][:_MOST_CARDS]
     ]
     for row in found.get("faces", {}).get("not_one", [])[:_MOST_CARDS]:
         seen = f"{row['faces']} faces seen" if row["faces"] else "no face seen"
-        cards.append(_card(album.picture(row["row_id"]), [escape(row["row_id"]), seen]))
+        cards.append(_card(album.picture(row["row_id"]), [escape(row["row_id"]), seen], "aside"))
     skipped = [row for report in found["reading"] for row in report["skipped"]]
     table = "".join(
         f"<tr><td>{escape(row['row_id'])}</td><td>{escape(row['reason'])}</td></tr>" for row in skipped[:200]

@@ -27,20 +27,22 @@ h3 { margin: 0; font-size: 14px; }
 .leak em { color: var(--leak); } .problem em { color: var(--problem); } .note em { color: var(--note); }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-weight: 600; }
-.bars th, .bars td { padding: 5px 12px 5px 0; } .bars tbody th { width: 110px; }
+.bars th, .bars td { padding: 5px 12px 5px 0; } .bars tbody th { width: 110px; vertical-align: top; line-height: 1.1; }
 .bars td { position: relative; } .bars td > span { font-variant-numeric: tabular-nums; font-size: 13px; }
 .bars small { color: var(--soft); }
 .bar { background: var(--line); border-radius: 4px; height: 9px; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--accent); border-radius: 4px; min-width: 1px; }
 .strip { display: grid; grid-template-columns: 98px 1fr; align-items: center; gap: 12px; margin: 8px 0; }
+.lead + .lead { margin-top: -12px; }
 .strip > div { display: flex; flex-wrap: wrap; gap: 5px; }
 img { width: 56px; height: 56px; object-fit: contain; background: var(--line); border-radius: 6px; display: block; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(205px, 1fr)); gap: 12px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(262px, 1fr)); gap: 12px; align-items: start; }
 .card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 10px;
   overflow: hidden; }
 .card > div { display: flex; flex-wrap: wrap; gap: 6px; } .card img { width: 84px; height: 84px; }
 .card figcaption { margin-top: 8px; font-size: 12px; line-height: 1.45; color: var(--soft); }
 .card figcaption span { display: block; overflow-wrap: anywhere; } .card b { color: var(--ink); }
+.aside { display: grid; grid-template-columns: auto 1fr; gap: 10px; } .aside figcaption { margin-top: 0; }
 .differs { border-color: var(--problem); } .differs b { color: var(--problem); }
 .plain { font-size: 13px; background: var(--card); border: 1px solid var(--line); }
 .plain th, .plain td { padding: 7px 12px; border-top: 1px solid var(--line); vertical-align: top;
