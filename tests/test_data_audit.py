@@ -272,7 +272,9 @@ def test_the_command_writes_json_and_a_page_that_needs_no_network(source, tmp_pa
     ):
         assert f"<h2>{heading}</h2>" in page
     pictures = re.findall(r'src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
-    assert {"train/sad/flat.png", "val/fear/conflict with 10.png"} <= {row_id for _, row_id in pictures}
+    assert {"train/sad/flat.png", "train/sad/0.png"} <= {row_id for _, row_id in pictures}
+    assert "<b>sad</b> train/sad/0.png" in page
+    assert "<b>fear</b> val/fear/conflict with 10.png" in page
     assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
     assert "leak: 2 rows of train and 3 of validation" in capsys.readouterr().out
 

@@ -56,7 +56,9 @@ class SourceReport:
         if self.skipped:
             first = "; ".join(f"{row.row_id}: {row.reason.rstrip('.')}" for row in self.skipped[:3])
             more = f"; and {len(self.skipped) - 3:,} more" if len(self.skipped) > 3 else ""
-            said.append(f"{len(self.skipped):,} rows that cannot be read were skipped: {first}{more}")
+            count = len(self.skipped)
+            rows = "1 row that cannot be read was" if count == 1 else f"{count:,} rows that cannot be read were"
+            said.append(f"{rows} skipped: {first}{more}")
         return said
 
 
