@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+WARM_UP = 500
 EXAMPLE = Path("fer_hf/demo/examples/astronaut.jpg")
 
 
@@ -78,7 +79,9 @@ async def measure(address: str, pid: int, visitors: list[int], requests: int) ->
             figures = f"{statistics.median(waits):.2f} | {np.percentile(waits, 95):.2f}"
             print(f"| {count} | {' | '.join(map(str, cells))} | {figures} |", flush=True)
         if requests:
-            await crowd(client, component, 20, 200_000)
+            # Photos of new sizes fill the caches of torch's convolutions for a few hundred requests.
+            for start in range(0, WARM_UP, 20):
+                await crowd(client, component, 20, 200_000 + start)
             warm_mb = resident_mb(pid)
             for start in range(0, requests, 20):
                 await crowd(client, component, 20, 300_000 + start)
