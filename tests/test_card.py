@@ -7,7 +7,6 @@ import shutil
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from transformers import dynamic_module_utils
 
 from fer_hf.figures import save_figure
 from fer_hf.hub import load_model, save_portable
@@ -108,7 +107,6 @@ def test_metadata_is_a_model_index_the_hub_reads(model_folder):
 
 def test_the_code_on_the_card_runs(model_folder, astronaut, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(model_folder)
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path))
     blocks = re.findall(r"```python\n(.*?)```", body(model_folder), re.DOTALL)
     assert len(blocks) == 2
     try:
