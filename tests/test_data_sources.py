@@ -5,6 +5,7 @@ import io
 import datasets
 import numpy as np
 import pytest
+from huggingface_hub import HfApi
 from PIL import ExifTags, Image
 
 from fer_hf.data.sources import SourceOptions, load_source, read_source
@@ -338,6 +339,17 @@ def test_a_stream_gives_the_same_rows_as_the_whole(table):
         assert all((grey(row["image"]) == grey(kept)).all() for row, kept in zip(rows, split["image"], strict=True))
 
 
+def test_labels_as_text_stream_too_and_rows_without_one_are_passed_by(tmp_path):
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(4)], "emotion": ["Happy", None, "anger", "joy"]}
+    features = datasets.Features(image=datasets.Image(), emotion=datasets.Value("string"))
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    whole = read_source(tmp_path / "data", SourceOptions(max_skipped_share=0.3))
+    assert names(whole.splits["train"]) == ["happy", "angry", "happy"]
+    assert [(row.row_id, row.reason) for row in whole.reports[0].skipped] == [("train/000001", "it has no label")]
+    rows = list(load_source(tmp_path / "data", streaming=True)["train"])
+    assert [row["label"] for row in rows] == whole.splits["train"]["label"][:]
+
+
 def test_what_load_source_gives_can_be_saved_and_read_again(table, tmp_path):
     first = load_source(table, max_skipped_share=0.2)
     for name, split in first.items():
@@ -425,3 +437,19 @@ def test_pictures_of_a_stored_split_decode_from_memory_maps(tmp_path):
     assert split.cache_files[0]["filename"].endswith("train.arrow")
     buffer = io.BytesIO(split.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"])
     assert Image.open(buffer).size == (48, 48)
+
+
+def test_a_data_set_of_files_on_the_hub_is_read_whole_and_streamed(hub, tmp_path):
+    folder = class_folders(tmp_path / "data", {"train/Happiness": 3, "train/Anger": 2, "test/Anger": 1})
+    write_files(folder, {"train/Anger/broken.png": png(90)[:100]})
+    HfApi().create_repo("user/photos", repo_type="dataset")
+    HfApi().upload_folder(repo_id="user/photos", repo_type="dataset", folder_path=folder)
+    whole = load_source("user/photos", max_skipped_share=0.2)
+    stream = load_source("user/photos", streaming=True)
+    assert {name: split.num_rows for name, split in whole.items()} == {"train": 5, "test": 1}
+    for name, split in whole.items():
+        rows = list(stream[name])
+        assert [row["row_id"] for row in rows] == split["row_id"][:]
+        assert [row["label"] for row in rows] == split["label"][:]
+        assert all((grey(row["image"]) == grey(kept)).all() for row, kept in zip(rows, split["image"], strict=True))
+    assert sorted(names(whole["train"])) == ["angry"] * 2 + ["happy"] * 3

@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from fer_hf.data.sources_csv import check_votes, pixel_array, votes_by_split, votes_of
-from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_state, resolve_labels, split_name, table_row_id
+from fer_hf.data.sources_rows import (
+    Listing,
+    Row,
+    SkippedRow,
+    file_state,
+    known_label,
+    resolve_labels,
+    split_name,
+    table_row_id,
+)
 from fer_hf.labels import NUMBERINGS
 
 if TYPE_CHECKING:
@@ -62,13 +71,15 @@ class TableReader:
     """How a source's columns become rows.
 
     ``columns`` maps what is wanted to the column that has it, ``class_names`` are those of a ClassLabel column,
-    ``names`` maps a label as it is written to this project's name, and ``votes`` are a ``fer2013new.csv``'s by split.
+    ``names`` maps a label as it is written to this project's name (of a stream, what is known beforehand), and
+    ``votes`` are a ``fer2013new.csv``'s by split.
     """
 
     columns: Mapping[str, str]
     class_names: list[str] | None
     names: Mapping[str, str]
     votes: Mapping[str, np.ndarray] | None
+    remap: Mapping[str, str | None]
 
     def row(self, example: Mapping[str, Any], table_name: str, index: int) -> Row | SkippedRow:
         """One example, its picture not decoded, as a row."""
@@ -83,11 +94,10 @@ class TableReader:
         return Row(row_id, picture, label, split, values.get("subject"), votes)
 
     def _label(self, value: int | str | None) -> str:
-        in_range = self.class_names and isinstance(value, int) and 0 <= value < len(self.class_names)
-        text = self.class_names[value] if in_range else str(value)
-        if text not in self.names:
-            raise ValueError(f"its label is {text[:40]!r}; labels here are {', '.join(self.names)}")
-        return self.names[text]
+        if value is None or (self.class_names and value == -1):  # the Hub's sign for a test row without label
+            raise ValueError("it has no label")
+        text = self.class_names[value] if self.class_names else str(value)
+        return self.names.get(text) or known_label(text, self.remap)
 
 
 def table_listing(tables: Tables, state: list[str], options: "SourceOptions") -> Listing:
@@ -136,11 +146,13 @@ def table_reader(tables: Tables, options: "SourceOptions") -> tuple[TableReader,
     names, notes = resolve_labels(
         class_names or _written_labels(tables, columns["label"], options), options.remap, options.numbering
     )
-    return TableReader(columns, class_names, names, votes_by_split(options.votes)), notes
+    return TableReader(columns, class_names, names, votes_by_split(options.votes), options.remap), notes
 
 
 def undecoded(table: datasets.Dataset | datasets.IterableDataset, reader: TableReader):
     """The table without its other columns, and with pictures as bytes or paths."""
+    if isinstance(table, datasets.IterableDataset):
+        return table.decode(False).select_columns(list(reader.columns.values()))
     table = table.select_columns(list(reader.columns.values()))
     if isinstance(table.features[reader.columns["image"]], datasets.Image):
         table = table.cast_column(reader.columns["image"], datasets.Image(decode=False))
