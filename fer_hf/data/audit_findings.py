@@ -72,11 +72,8 @@ def _pictures(found: dict):
         none = faces["pictures_by_faces"].get("0", 0)
         several = faces["sampled"] - none - faces["pictures_by_faces"].get("1", 0)
         if none or several:
-            yield (
-                "note",
-                f"Of {faces['sampled']:,} pictures looked at, the detector sees no face in {none:,} and several in "
-                f"{several:,}.",
-            )
+            seen = " and ".join(f"{what} in {n:,}" for what, n in (("no face", none), ("several faces", several)) if n)
+            yield "note", f"Of {faces['sampled']:,} pictures looked at, the detector sees {seen}."
 
 
 def _reading(found: dict):
