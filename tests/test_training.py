@@ -254,3 +254,8 @@ def test_what_cannot_train_is_refused_in_one_sentence(tiny_data_path, tmp_path):
             "--recipe", str(write(tmp_path)), "--data", str(tiny_data_path), "--output", str(tmp_path / "o"),
             "--tracker", "notatracker",
         ])  # fmt: skip
+
+
+def test_the_data_is_audited_before_it_trains(tiny_data_path, tmp_path, capsys):
+    run(write(tmp_path), tiny_data_path, tmp_path / "out", "--dry-run")
+    assert "audit, leak: " in capsys.readouterr().out  # one training row is also a validation row

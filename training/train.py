@@ -13,6 +13,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
 
+from fer_hf.data.audit import quick_findings
 from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy, rows_without
 from fer_hf.data.sources import load_source
 from fer_hf.hub import ModelError, load_model, save_portable
@@ -113,6 +114,8 @@ def load_data(
             f"{data} has no {' and no '.join(missing)} split; training needs both: set data.source.splits, such as "
             "{validation: 0.2}, or data.source.folds"
         )
+    for finding in quick_findings(source):
+        PartialState().print(f"audit, {finding['level']}: {finding['text']}")
     names = recipe.data.names
     train, dropped = source["train"], 0
     if recipe.data.drop_leaking:

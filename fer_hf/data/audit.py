@@ -72,7 +72,7 @@ def _label_errors(source: datasets.DatasetDict, scanned: Scan, options: AuditOpt
     return checks.doubtful_labels(source, scanned, loaded, options.seed)
 
 
-def quick_findings(source: datasets.DatasetDict) -> list[str]:
+def quick_findings(source: datasets.DatasetDict) -> list[dict[str, str]]:
     """The findings that one decoding of each picture gives: gaps, constants, exact copies, conflicts, subjects."""
     return audit(source, AuditOptions(near=False, label_errors=False, face_samples=0))["findings"]
 
