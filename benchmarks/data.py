@@ -56,17 +56,17 @@ def read(source: Path, cache: Path) -> None:
 
 def to_parquet(source: Path, cache: Path) -> None:
     """Read and write as parquet."""
-    from fer_hf.data.convert import convert
+    from fer_hf.data.convert import convert_splits
 
-    convert(_rows(source, cache), cache / "out.parquet")
+    convert_splits(_rows(source, cache), cache / "out.parquet")
 
 
 def audited(source: Path, cache: Path) -> None:
     """Read, look for everything an audit looks for, and write its page."""
-    from fer_hf.data.audit import AuditOptions, audit, write_audit
+    from fer_hf.data.audit import AuditOptions, audit_splits, write_audit
 
     splits = _rows(source, cache)
-    write_audit(audit(splits, AuditOptions()), splits, "benchmark", cache / "audit")
+    write_audit(audit_splits(splits, AuditOptions()), splits, "benchmark", cache / "audit")
 
 
 def _rows(source: Path, cache: Path):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fer_hf.data import audit as audit_module
-from fer_hf.data.audit import AuditOptions, audit, main, quick_findings
-from fer_hf.data.audit_duplicates import clusters, groups_of_equal, near_pairs
+from fer_hf.data.audit import AuditOptions, audit_splits, main, quick_findings
+from fer_hf.data.audit_duplicates import groups_of_equal, near_pairs
 from fer_hf.data.audit_faces import faces_per_picture
 from fer_hf.data.audit_labels import label_doubts
 from fer_hf.detection import Detection
@@ -85,14 +85,12 @@ def test_near_pairs_leave_out_flat_pictures_and_need_two():
     assert pairs[0].correlation == pytest.approx(1, abs=1e-3)
 
 
-def test_groups_and_clusters_are_ordered_by_their_first_row():
+def test_groups_are_ordered_by_their_first_row():
     assert [group.tolist() for group in groups_of_equal(np.array(["b", "a", "c", "a", "b", "b"]))] == [
         [0, 4, 5],
         [1, 3],
     ]
     assert groups_of_equal(np.array([], dtype="S4")) == []
-    assert [group.tolist() for group in clusters([(5, 1), (1, 3), (0, 4)], 6)] == [[0, 4], [1, 3, 5]]
-    assert clusters([], 4) == []
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def source(tmp_path) -> datasets.DatasetDict:
 
 def test_copies_conflicts_and_constants_are_counted_exactly(source):
     loaded = audit_module.read_source(source)
-    found = audit(loaded.splits, QUICK, loaded.reports)
+    found = audit_splits(loaded.splits, QUICK, loaded.reports)
     assert found["rows"] == {"train": 10, "validation": 4}
     exact = found["exact_duplicates"]
     assert exact["groups"] == 4
@@ -132,7 +130,7 @@ def test_copies_conflicts_and_constants_are_counted_exactly(source):
 
 def test_findings_say_the_gravest_first(source):
     loaded = audit_module.read_source(source)
-    said = audit(loaded.splits, QUICK, loaded.reports)["findings"]
+    said = audit_splits(loaded.splits, QUICK, loaded.reports)["findings"]
     assert said[0] == {
         "level": "leak",
         "text": "2 rows of train and 3 of validation have exactly the same picture in the other split.",
@@ -158,7 +156,7 @@ def test_near_copies_of_real_pictures_are_listed_across_splits(tmp_path):
     Image.fromarray(pictures[3][:, ::-1]).resize((96, 96)).save(buffer, "JPEG", quality=80)
     files["val/sad/mirrored.jpg"] = buffer.getvalue()
     loaded = audit_module.read_source(write_files(tmp_path / "data", files))
-    near = audit(loaded.splits, AuditOptions(label_errors=False, face_samples=0))["near_duplicates"]
+    near = audit_splits(loaded.splits, AuditOptions(label_errors=False, face_samples=0))["near_duplicates"]
     assert near["pairs"] == near["pairs_labelled_differently"] == 1
     assert near["across"] == [{"splits": ["train", "validation"], "rows": {"train": 1, "validation": 1}}]
     assert [row["row_id"] for row in near["list"][0]["rows"]] == ["train/happy/03.png", "val/sad/mirrored.jpg"]
@@ -174,7 +172,7 @@ def test_subjects_in_two_splits_are_a_leak(tmp_path):
         for i in range(2)
     }
     loaded = audit_module.read_source(write_files(tmp_path / "data", files))
-    found = audit(loaded.splits, QUICK)
+    found = audit_splits(loaded.splits, QUICK)
     assert found["subjects"] == {
         "known": True,
         "in_split": {"train": 2, "validation": 2},
@@ -210,7 +208,7 @@ def test_classes_of_fewer_than_five_rows_are_not_judged():
 def test_doubtful_labels_are_judged_by_the_model_that_is_named(tmp_path, tiny_model_path):
     loaded = audit_module.read_source(class_folders(tmp_path / "data", {"happy": 30, "sad": 30}))
     options = AuditOptions(near=False, model=str(tiny_model_path), face_samples=0)
-    doubtful = audit(loaded.splits, options)["label_errors"]
+    doubtful = audit_splits(loaded.splits, options)["label_errors"]
     assert doubtful["judged_rows"] == 60
     assert len(doubtful["list"]) == 3
     for row in doubtful["list"]:
@@ -218,13 +216,13 @@ def test_doubtful_labels_are_judged_by_the_model_that_is_named(tmp_path, tiny_mo
         assert {row["label"], row["likelier"]} <= {"happy", "sad"}
         assert row["own_probability"] <= 0.5
     with pytest.raises(ValueError, match="nowhere"):
-        audit(loaded.splits, AuditOptions(near=False, model=str(tmp_path / "nowhere"), face_samples=0))
+        audit_splits(loaded.splits, AuditOptions(near=False, model=str(tmp_path / "nowhere"), face_samples=0))
 
 
 def test_without_a_default_model_the_audit_says_what_it_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_module, "configured_model", lambda: str(tmp_path / "no model"))
     loaded = audit_module.read_source(class_folders(tmp_path / "data", {"happy": 2}))
-    found = audit(loaded.splits, AuditOptions(near=False, face_samples=0))
+    found = audit_splits(loaded.splits, AuditOptions(near=False, face_samples=0))
     assert "no default model" in found["label_errors"]["left_out"]
     assert any("Doubtful labels were not looked for" in finding["text"] for finding in found["findings"])
 

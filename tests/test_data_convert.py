@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from fer_hf.data.convert import convert, main
+from fer_hf.data.convert import convert_splits, main
 from fer_hf.data.sources import SourceOptions, load_source, read_source
 from fer_hf.labels import FER7, FERPLUS_COLUMNS
 from tests.data_folders import class_folders, fer_csv, picture, pixel_text, png, write_files
@@ -37,7 +37,7 @@ def test_csv_to_class_folders_and_back_is_the_same_file(csv_file, tmp_path, caps
 def test_parquet_keeps_votes_and_subjects(tmp_path):
     files = {f"happy/S{i:03d}_001_00000001.png": png(i) for i in range(3)}
     first = load_source(write_files(tmp_path / "data", files))
-    again = load_source(convert(first, tmp_path / "out.parquet"))
+    again = load_source(convert_splits(first, tmp_path / "out.parquet"))
     assert again["train"].features == first["train"].features
     assert again["train"]["subject"][:] == ["S000", "S001", "S002"]
     assert again["train"]["row_id"][:] == first["train"]["row_id"][:]
@@ -51,7 +51,7 @@ def test_merged_sources_with_the_same_numbers_all_get_a_file(tmp_path):
 
 def test_pictures_of_another_size_become_48_grey_pixels_in_a_csv(tmp_path):
     folder = write_files(tmp_path / "data", {"fear/a.png": png(1, side_px=96, colour=True)})
-    image = load_source(convert(load_source(folder), tmp_path / "x.csv"))["train"][0]["image"]
+    image = load_source(convert_splits(load_source(folder), tmp_path / "x.csv"))["train"][0]["image"]
     expected = np.asarray(picture(1, side_px=96, colour=True).convert("L").resize((48, 48)), dtype=int)
     assert image.size == (48, 48)
     assert np.abs(np.asarray(image, dtype=int) - expected).mean() < 3
@@ -68,7 +68,7 @@ def test_what_is_there_is_never_replaced(csv_file, tmp_path, capsys, name):
 def test_a_failure_leaves_nothing_behind(tmp_path):
     source = load_source(class_folders(tmp_path / "data", {"contempt": 1, "happy": 1}), classes=8)
     with pytest.raises(ValueError, match="has no place for contempt"):
-        convert(source, tmp_path / "out" / "x.csv")
+        convert_splits(source, tmp_path / "out" / "x.csv")
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -96,6 +96,21 @@ def test_a_csv_of_other_columns_says_what_it_should_have(tmp_path):
         load_source(tmp_path / "x.csv")
 
 
+def test_a_split_that_the_votes_lack_altogether_has_none_and_it_is_logged(tmp_path, caplog):
+    path = fer_csv(tmp_path / "fer2013.csv", [(0, pixel_text(0), "Training"), (1, pixel_text(1), "PrivateTest")])
+    votes = tmp_path / "fer2013new.csv"
+    votes.write_text(VOTES_HEADER + "Training,x.png,1,9,0,0,0,0,0,0,0,0\n")
+    splits = load_source(path, votes=str(votes))
+    assert splits["train"]["votes"][:] == [[1, 9, 0, 0, 0, 0, 0, 0, 0, 0]]
+    assert splits["test"]["votes"][:] == [None]
+    assert "has no votes for test" in caplog.text
+
+
+def test_a_csv_without_usage_is_one_split(tmp_path):
+    (tmp_path / "train.csv").write_text(f"emotion,pixels\n3,{pixel_text(0)}\n4,{pixel_text(1)}\n")
+    assert names(load_source(tmp_path / "train.csv")["train"]) == ["happy", "sad"]
+
+
 # class folders
 
 
@@ -425,6 +440,7 @@ def test_sources_merge_with_their_names_in_row_ids_and_subjects(tmp_path):
         ({"subject_pattern": "S[0-9]+"}, "needs a group"),
         ({"folds": 5, "splits": {"validation": 0.1}}, "exclude each other"),
         ({"streaming": True, "folds": 5}, "a stream cannot be split"),
+        ({"streaming": True, "leave_out": "x.json"}, "cannot be left out of a stream"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(changes, message):

@@ -20,7 +20,7 @@ from datasets.utils import tqdm
 from huggingface_hub import HfApi, constants
 
 from fer_hf.data.archive import unpack
-from fer_hf.data.audit import AuditOptions, audit, write_audit
+from fer_hf.data.audit import AuditOptions, audit_splits, write_audit
 from fer_hf.data.sources import LoadedSource, SourceOptions, read_source
 from fer_hf.data.sources_rows import file_state
 from fer_hf.hub import default_model_path
@@ -163,7 +163,7 @@ def audit_shards(shards: Mapping[str, list[Path]], folder: Path, title: str, qui
             model=str(default_model_path()) if has_model else None,
             face_samples=0 if quick else AuditOptions.face_samples,
         )
-        found = audit(published, options)
+        found = audit_splits(published, options)
         if "judged_by" in found.get("label_errors", {}):
             found["label_errors"]["judged_by"] = default_model_path().name  # not where it lies on this machine
         write_audit(found, published, title, folder)

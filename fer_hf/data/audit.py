@@ -37,7 +37,7 @@ class AuditOptions:
     seed: int = 0  # of samples and folds
 
 
-def audit(
+def audit_splits(
     source: datasets.DatasetDict, options: AuditOptions | None = None, reports: Sequence[SourceReport] = ()
 ) -> dict:
     """Everything found in the splits, as JSON takes it; ``reports`` are what reading the source said."""
@@ -74,7 +74,7 @@ def _label_errors(source: datasets.DatasetDict, scanned: Scan, options: AuditOpt
 
 def quick_findings(source: datasets.DatasetDict) -> list[dict[str, str]]:
     """The findings that one decoding of each picture gives: gaps, constants, exact copies, conflicts, subjects."""
-    return audit(source, AuditOptions(near=False, label_errors=False, face_samples=0))["findings"]
+    return audit_splits(source, AuditOptions(near=False, label_errors=False, face_samples=0))["findings"]
 
 
 def write_audit(found: dict, source: datasets.DatasetDict, title: str, folder: str | Path) -> tuple[Path, Path]:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             model=arguments.model,
             face_samples=0 if arguments.quick else arguments.faces,
         )
-        found = audit(loaded.splits, wanted, loaded.reports)
+        found = audit_splits(loaded.splits, wanted, loaded.reports)
         title = ", ".join(Path(source).name for source in arguments.source)
         paths = write_audit(found, loaded.splits, title, arguments.output)
     except (ValueError, OSError) as fault:

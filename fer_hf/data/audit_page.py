@@ -17,7 +17,7 @@ _LEVEL_NAMES = {"leak": "Leak", "problem": "Problem", "note": "Note"}
 
 
 def audit_page(found: dict, source: datasets.DatasetDict, title: str) -> str:
-    """The HTML of an audit (what ``audit`` gave for the same source)."""
+    """The HTML of an audit (what ``audit_splits`` gave for the same source)."""
     album = _Album(source)
     parts = [
         _header(found, title),

@@ -27,7 +27,7 @@ USAGE_OF_SPLIT = {"train": "Training", "validation": "PublicTest", "test": "Priv
 _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp"}
 
 
-def convert(source: datasets.DatasetDict, output: str | Path) -> Path:
+def convert_splits(source: datasets.DatasetDict, output: str | Path) -> Path:
     """The path of the new layout, which is there as a whole or not at all.
 
     Raises ValueError where something is at ``output`` already or the layout cannot hold the rows.
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         loaded = read_source(arguments.source, SourceOptions(votes=arguments.votes, classes=arguments.classes))
-        print(convert(loaded.splits, arguments.output))
+        print(convert_splits(loaded.splits, arguments.output))
     except (ValueError, OSError) as fault:
         print(fault, file=sys.stderr)
         return 2

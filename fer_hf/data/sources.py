@@ -105,6 +105,8 @@ def load_source(
 def read_source(spec: str | Path | Sequence[str | Path], options: SourceOptions | None = None) -> LoadedSource:
     """The same as ``load_source``, with the reports on what was found and left out."""
     options = options or SourceOptions()
+    if options.streaming:
+        raise ValueError("a stream has no report of what was left out; ask load_source for it")
     specs = [spec] if isinstance(spec, str | Path) else list(spec)
     if not specs:
         raise ValueError("no source was given")

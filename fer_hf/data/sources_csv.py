@@ -1,6 +1,7 @@
 """Reader of pixels in a CSV: ``fer2013.csv`` and ``icml_face_data.csv``, whose column names carry spaces."""
 
 import csv
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from fer_hf.labels import NUMBERINGS
 if TYPE_CHECKING:
     from fer_hf.data.sources import SourceOptions
 
+logger = logging.getLogger(__name__)
 SIDE_PX = 48
 _MAX_FIELD_CHARACTERS = 1 << 20
 
@@ -105,10 +107,12 @@ def votes_of(votes: Mapping[str, np.ndarray] | None, split: str, index: int) -> 
 
 
 def check_votes(votes: Mapping[str, np.ndarray] | None, seen: Mapping[str, int], path: str | Path | None) -> None:
-    """Raise ValueError unless every split has as many votes as ``seen`` has rows of it."""
+    """Raise ValueError unless each split has as many votes as ``seen`` has rows of it; one without any is logged."""
     for split, count in seen.items() if votes is not None else ():
-        if len(votes.get(split, ())) != count:
+        if split not in votes:
+            logger.warning("%s has no votes for %s, whose rows have none", path, split)
+        elif len(votes[split]) != count:
             raise ValueError(
-                f"{path} has {len(votes.get(split, ())):,} rows of votes for {split} and the source has {count:,} rows "
+                f"{path} has {len(votes[split]):,} rows of votes for {split} and the source has {count:,} rows "
                 "of it; they are matched by order, so both must be of the same edition of FER2013"
             )

@@ -154,8 +154,11 @@ def store(listing: Listing, options, cache_dir: Path | None = None) -> tuple[dat
         staged = Path(tempfile.mkdtemp(prefix=".reading-", dir=root))
         try:
             _write(listing, options, staged)
-            if not folder.exists():  # another process may have been faster
+            try:
                 staged.rename(folder)
+            except OSError:
+                if not (folder / "report.json").is_file():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(staged, ignore_errors=True)
     report = SourceReport.from_json(json.loads((folder / "report.json").read_text(encoding="utf-8")))
