@@ -11,7 +11,7 @@ from PIL import Image
 
 from fer_hf.data import audit as audit_module
 from fer_hf.data.audit import AuditOptions, audit_splits, main, quick_findings
-from fer_hf.data.audit_duplicates import groups_of_equal, near_pairs
+from fer_hf.data.audit_duplicates import clusters, groups_of_equal, near_pairs
 from fer_hf.data.audit_faces import faces_per_picture
 from fer_hf.data.audit_labels import label_doubts
 from fer_hf.detection import Detection
@@ -85,12 +85,14 @@ def test_near_pairs_leave_out_flat_pictures_and_need_two():
     assert pairs[0].correlation == pytest.approx(1, abs=1e-3)
 
 
-def test_groups_are_ordered_by_their_first_row():
+def test_groups_and_clusters_are_ordered_by_their_first_row():
     assert [group.tolist() for group in groups_of_equal(np.array(["b", "a", "c", "a", "b", "b"]))] == [
         [0, 4, 5],
         [1, 3],
     ]
     assert groups_of_equal(np.array([], dtype="S4")) == []
+    assert [group.tolist() for group in clusters([(5, 1), (1, 3), (0, 4)], 6)] == [[0, 4], [1, 3, 5]]
+    assert clusters([], 4) == []
 
 
 @pytest.fixture

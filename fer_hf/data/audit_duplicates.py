@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from datasets.utils import tqdm
 from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 THUMB_PX = 48
 CANDIDATE_COSINE = 0.7
@@ -62,6 +64,15 @@ def near_pairs(thumbnails: np.ndarray, distinct: np.ndarray | None = None) -> li
             pair = sorted((int(rows[first[at]]), int(rows[second[at]])))
             pairs.append(NearPair(*pair, float(correlation[at]), bool(variant[at] >= len(_SHIFTS_PX))))
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.first, pair.second))
+
+
+def clusters(pairs: list[tuple[int, int]], count: int) -> list[np.ndarray]:
+    """Groups among ``count`` rows that the pairs connect, each ascending, ordered by their first row."""
+    if not pairs:
+        return []
+    first, second = np.array(pairs).T
+    graph = coo_matrix((np.ones(len(pairs), bool), (first, second)), shape=(count, count))
+    return groups_of_equal(connected_components(graph, directed=False)[1])
 
 
 def _candidates(images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
