@@ -188,6 +188,21 @@ class ExpressionRecognizer:
         blank = Image.new("RGB", (self.classifier.size_px,) * 2)
         return cell_grids(shared_copy(self.classifier.network), self.classifier.pixel_values([blank]))
 
+    def answer(self, prediction: Prediction) -> tuple[str, ...]:
+        """The classes an honest answer names, most probable first: ``("fear", "surprise")`` where it may be either.
+
+        The most probable one, and each whose probability reaches the ``conformal_threshold`` in the model's config:
+        on pictures like those it was fitted on, such answers hold the label ``conformal_coverage`` of the time. Raises
+        ValueError where the model states no threshold.
+        """
+        threshold = getattr(self.classifier, "answer_threshold", None)
+        if threshold is None:
+            raise ValueError(
+                "this model states no conformal_threshold; fit one with training/eval.py --fit-temperature"
+            )
+        ranked = sorted(prediction.scores, key=prediction.scores.get, reverse=True)
+        return (ranked[0], *(name for name in ranked[1:] if prediction.scores[name] >= threshold))
+
     def _class_index(self, label: str) -> int:
         if label not in self.labels:
             raise ValueError(f"this model has no class {label!r}; it has {', '.join(self.labels)}")
