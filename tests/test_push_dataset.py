@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -78,7 +77,7 @@ for line in sys.stdin:
     def __exit__(self, *_: object) -> None:
         self.process.communicate()
 
-    def run(self, command: list[str], kill_after_s: float | None = None) -> int:
+    def run(self, command: list[str]) -> int:
         """The status with which a push of these arguments ended; 9 where it was killed."""
         self.child = 0
         self.process.stdin.write(json.dumps(command) + "\n")
@@ -87,8 +86,6 @@ for line in sys.stdin:
             word, _, number = line.strip().partition(" ")
             if word == "child":
                 self.child = int(number)
-                if kill_after_s is not None:
-                    threading.Timer(kill_after_s, self.kill).start()
             elif word == "status":
                 return int(number)
         raise EOFError("the process that forks has ended")
