@@ -123,6 +123,16 @@ def test_a_pull_request_leaves_main_as_it_is(hub, model, capsys, unchecked):
     assert "model.safetensors" in HfApi().list_repo_files("user/tiny", revision="refs/pr/1")
 
 
+def test_a_pull_request_whose_answer_was_lost_is_found_again(hub, model, capsys, unchecked):
+    HfApi().create_repo("user/tiny")
+    hub.fail("POST .*/commit/", drop=True, after=True)
+    with pytest.raises(push_to_hub.PublishError, match="run the command again"):
+        push(model, "--create-pr")
+    push(model, "--create-pr")
+    assert f"{hub.url}/user/tiny/discussions/1: every file has its hash" in capsys.readouterr().out
+    assert [request.num for request in HfApi().get_repo_discussions("user/tiny")] == [1]
+
+
 def test_a_new_repository_may_be_private_and_a_public_one_stays_visible(hub, model, unchecked):
     push(model, "--private")
     assert HfApi().model_info("user/tiny").private is True

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -73,6 +73,14 @@ class Difference:
         return [*said, f"= {len(self.files) - len(self.added) - len(self.changed)} unchanged"]
 
 
+@dataclass(frozen=True)
+class Published:
+    """A commit that holds what was sent, and the page of it or of its pull request."""
+
+    commit: str
+    url: str
+
+
 def compare(api: HfApi, target: Target, files: Mapping[str, Path]) -> Difference:
     """How a repository differs from ``files``, which should be all that is in it. Raises PublishError."""
     with hub_faults(target.repo_id):
@@ -112,11 +120,12 @@ def text_changes(api: HfApi, target: Target, difference: Difference) -> list[str
     return said
 
 
-def publish(api: HfApi, target: Target, difference: Difference, message: str) -> CommitInfo:
+def publish(api: HfApi, target: Target, difference: Difference, message: str) -> Published:
     """The commit that brings a repository to what ``difference`` shows, checked file by file.
 
-    The repository is made where it is missing. What was uploaded by a call that broke off is not sent again. Raises
-    PublishError, also where the repository is no longer what was compared.
+    The repository is made where it is missing. What was uploaded by a call that broke off is not sent again, and a pull
+    request that such a call opened is found again. Raises PublishError, also where the repository is no longer what was
+    compared.
     """
     if "README.md" in difference.files:
         check_card(target, difference.files["README.md"].read_text(encoding="utf-8"))
@@ -126,6 +135,8 @@ def publish(api: HfApi, target: Target, difference: Difference, message: str) ->
         if difference.parent is None:
             options = {"space_sdk": target.space_sdk} if target.kind == "space" else {}
             api.create_repo(target.repo_id, repo_type=target.kind, private=target.private, exist_ok=True, **options)
+        elif target.create_pr and (opened := _opened_before(api, target, difference, message)):
+            return opened
         commit = api.create_commit(
             target.repo_id,
             operations,
@@ -135,7 +146,20 @@ def publish(api: HfApi, target: Target, difference: Difference, message: str) ->
             parent_commit=difference.parent,
         )
         check_published(api, target, commit.oid, difference.files)
-    return commit
+    return Published(commit.oid, commit.pr_url or commit.commit_url)
+
+
+def _opened_before(api: HfApi, target: Target, difference: Difference, message: str) -> Published | None:
+    """The open pull request of that title with exactly these files, if there is one."""
+    for request in api.get_repo_discussions(
+        target.repo_id, repo_type=target.kind, discussion_type="pull_request", discussion_status="open"
+    ):
+        if request.title == message:
+            branch = f"refs/pr/{request.num}"
+            commit = api.repo_info(target.repo_id, repo_type=target.kind, revision=branch).sha
+            if not _differing(api, target, commit, difference.files):
+                return Published(commit, f"{target.url}/discussions/{request.num}")
+    return None
 
 
 def check_card(target: Target, text: str) -> None:
@@ -151,11 +175,15 @@ def check_card(target: Target, text: str) -> None:
 
 def check_published(api: HfApi, target: Target, commit: str, files: Mapping[str, Path]) -> None:
     """Raises PublishError where a commit does not hold exactly ``files``, byte for byte."""
-    remote = _remote_files(api, target, commit)
-    wrong = [path for path in files if path not in remote or not _is_same(files[path], remote[path])]
-    wrong += [path for path in remote if path not in files and path not in KEPT]
+    wrong = _differing(api, target, commit, files)
     if wrong:
         raise PublishError(f"{target.repo_id}@{commit[:8]}: {wrong[0]} is not what was sent; run the command again")
+
+
+def _differing(api: HfApi, target: Target, commit: str, files: Mapping[str, Path]) -> list[str]:
+    remote = _remote_files(api, target, commit)
+    wrong = [path for path in files if path not in remote or not _is_same(files[path], remote[path])]
+    return wrong + [path for path in remote if path not in files and path not in KEPT]
 
 
 @contextlib.contextmanager

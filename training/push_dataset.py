@@ -217,9 +217,9 @@ def main(argv: list[str] | None = None) -> None:
         check_readable(target, difference.parent, chosen)
         print(f"already there, at commit {difference.parent}")
     else:
-        commit = publish(api, target, difference, f"Publish {sum(map(len, chosen.splits.values())):,} pictures")
-        check_readable(target, commit.oid, chosen)
-        print(f"{commit.pr_url or commit.commit_url}: every file has its hash, and datasets reads it")
+        published = publish(api, target, difference, f"Publish {sum(map(len, chosen.splits.values())):,} pictures")
+        check_readable(target, published.commit, chosen)
+        print(f"{published.url}: every file has its hash, and datasets reads it")
     for pattern in ("files-*", "unpacked-*"):
         for folder in work.glob(pattern):
             shutil.rmtree(folder)

@@ -125,8 +125,8 @@ def main(argv: list[str] | None = None) -> None:
         if difference.is_empty:
             print(f"already there, at commit {difference.parent}")
         else:
-            commit = publish(api, target, difference, "Publish the demo")
-            print(f"{commit.pr_url or commit.commit_url}: every file has its hash")
+            published = publish(api, target, difference, "Publish the demo")
+            print(f"{published.url}: every file has its hash")
     if arguments.model and arguments.create_pr:
         print(f"once it is merged, set the Space's variable FER_MODEL to {arguments.model}")
     elif arguments.model:

@@ -165,9 +165,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"already there, at commit {difference.parent}")
         load_back(arguments.model, target, difference.parent)
         return
-    commit = publish(api, target, difference, f"Publish {arguments.model.name}")
-    load_back(arguments.model, target, commit.oid)
-    print(f"{commit.pr_url or commit.commit_url}: every file has its hash, and the model loads and answers the same")
+    published = publish(api, target, difference, f"Publish {arguments.model.name}")
+    load_back(arguments.model, target, published.commit)
+    print(f"{published.url}: every file has its hash, and the model loads and answers the same")
 
 
 if __name__ == "__main__":
