@@ -7,6 +7,10 @@ import tempfile
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Every size of photo compiles convolutions of its own, and torch keeps 1,024 of them: hundreds of megabytes of photos
+# long gone. This many hold what one size needs, so that a camera or a clip compiles nothing twice.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (ZeroGPU wants to be imported before torch)
