@@ -27,8 +27,8 @@ def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Pat
     from training.engine import EpochSampler, predict_logits, split_loader
 
     loaded = load_model(str(model))
-    rows, validation, _ = train.load_data(load_recipe(recipe), loaded.processor, str(data), None)
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(split_batches=True))
+    rows, validation, _ = train.load_data(load_recipe(recipe), loaded.processor, str(data), None)
     weights = torch.where(rows.labels == 0, 10.0, 0.1)
     seen = {}
     for name, sampler in {

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env, set_seed
 from torch import nn
 
 from fer_hf.data.audit import quick_findings
@@ -135,8 +136,11 @@ def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: s
     available = [str(name) for name in get_available_trackers()]
     if tracker not in ("none", *available):
         raise ValueError(f"--tracker {tracker} is not installed; choose none or one of {', '.join(available)}")
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
     return Accelerator(
-        mixed_precision=pick_precision(recipe.precision, PartialState().device, model),
+        cpu=on_cpu,  # said aloud: from the environment alone, accelerate takes several CPU processes for one
+        mixed_precision=pick_precision(recipe.precision, device, model),
         gradient_accumulation_steps=recipe.optimizer.accumulate,
         # A batch is cut across processes, so a recipe means the same however many there are.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
