@@ -11,6 +11,7 @@ import time
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
 from fer_hf.data.transforms import AugmentOptions, augment
@@ -60,6 +61,7 @@ def steps_per_loop(name: str, loop: str, steps: int, batch_size: int) -> dict:
     recipe = build(Recipe, {"name": name, "model": SYSTEMS[name], "optimizer": {"lr": 0.01}})
     if SYSTEMS[name]["config"].get("num_channels") == 3:
         recipe.processor.image_mean, recipe.processor.image_std = [0.5] * 3, [0.25] * 3
+    AcceleratorState._reset_state(reset_partial_state=True)  # each system has a precision of its own
     model, processor = build_model(recipe)
     accelerator = Accelerator(
         mixed_precision=pick_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"), model)
