@@ -227,11 +227,12 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 def _to_srgb(image: Image.Image, profile: bytes, name: str, notes: list[str]) -> Image.Image:
     """The image in sRGB; itself, with a note, where the profile is broken or for another kind of colours."""
+    fault = "is for other colours"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space.strip() == _ICC_SPACE[image.mode]:
             return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        pass  # noted below, like a profile for other colours
-    notes.append(f"The colour profile of {name} does not fit it and was ignored; colours may be slightly off.")
+        fault = "is damaged"
+    notes.append(f"The colour profile of {name} {fault} and was ignored; colours may be slightly off.")
     return image
