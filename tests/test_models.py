@@ -183,6 +183,9 @@ class TestContract:
         assert convolutions[saving] > 1.5 * convolutions[plain]
         for (name, parameter), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
             torch.testing.assert_close(other.grad, parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+        for (name, statistic), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
+            torch.testing.assert_close(other, statistic, atol=1e-6, rtol=1e-5, msg=name)
+        assert any(name.endswith("running_mean") for name, _ in plain.named_buffers())
 
     @pytest.mark.parametrize("shape", [(2, 2, 24, 24), (2, 1, 23, 23), (1, 24, 24)])
     def test_other_shapes_are_refused_with_one_that_fits(self, system, shape):

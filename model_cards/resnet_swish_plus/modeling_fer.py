@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -39,6 +41,20 @@ def expression_loss(raw_logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(raw_logits, labels)
 
 
+def _hold_statistics(norm: nn.Module, inputs: tuple) -> None:
+    # What runs during a backward pass was run before, whoever recomputes it: this module's ``run`` or timm. It must
+    # save the same tensors again, so the statistics are passed as ever and moved by nothing.
+    if torch._C._current_graph_task_id() != -1 and "held_momentum" not in vars(norm):
+        norm.held_momentum, norm.momentum = (norm.momentum,), 0.0
+
+
+def _release_statistics(norm: nn.Module, inputs: tuple, output: Tensor | None) -> None:
+    if "held_momentum" in vars(norm):
+        (norm.momentum,) = vars(norm).pop("held_momentum")
+        if norm.training:
+            norm.num_batches_tracked.sub_(1)
+
+
 class FerPreTrainedModel(PreTrainedModel):
     """Base of the model classes: subclasses implement ``features`` and ``classify``, or ``infer`` in their place."""
 
@@ -54,6 +70,7 @@ class FerPreTrainedModel(PreTrainedModel):
         # from_pretrained(..., id2label=new) sets one of the two maps on a finished config: the inverse follows it.
         config.label2id = {name: index for index, name in config.id2label.items()}
         self.attention_names: tuple[str, ...] = ()
+        self._statistics_hooks: list[RemovableHandle] = []
 
     @property
     def cam_layer(self) -> nn.Module:
@@ -74,7 +91,10 @@ class FerPreTrainedModel(PreTrainedModel):
         return self.classify(hidden_states[-1]), hidden_states, attentions
 
     def run(self, layer: Callable, *inputs: Tensor):
-        """The layer's output, recomputed in the backward pass when gradient checkpointing is on."""
+        """The layer's output, recomputed in the backward pass when gradient checkpointing is on.
+
+        Batch norms leave their running statistics alone then, as they have counted the batch already.
+        """
         if self.training and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(layer.__call__, *inputs)
         return layer(*inputs)
@@ -106,6 +126,21 @@ class FerPreTrainedModel(PreTrainedModel):
             attentions=attentions if self._wanted(output_attentions, "output_attentions") else None,
         )
         return output if self._wanted(return_dict, "return_dict") else output.to_tuple()
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs) -> None:
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        for handle in self._statistics_hooks:
+            handle.remove()
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self._statistics_hooks = [
+            handle
+            for norm in (norms if enable else ())
+            for handle in (
+                norm.register_forward_pre_hook(_hold_statistics),
+                # Recomputation stops by an exception as soon as it has what it needs.
+                norm.register_forward_hook(_release_statistics, always_call=True),
+            )
+        ]
 
     def _wanted(self, argument: bool | None, name: str) -> bool:
         return bool(getattr(self.config, name) if argument is None else argument)
