@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fer_hf.data.transforms import AugmentOptions, augment
 from training.config import Recipe, build
-from training.engine import pick_precision
+from training.precision import keep_depthwise_fp32, pick_precision
 from training.train import build_model
 
 OPTIONS = AugmentOptions(flip=0.5, rotation_deg=15, shift=0.09, scale=0.15, brightness=0.3, contrast=0.3, erasing=0.25)
@@ -61,11 +61,12 @@ def steps_per_loop(name: str, loop: str, steps: int, batch_size: int) -> dict:
     recipe = build(Recipe, {"name": name, "model": SYSTEMS[name], "optimizer": {"lr": 0.01}})
     if SYSTEMS[name]["config"].get("num_channels") == 3:
         recipe.processor.image_mean, recipe.processor.image_std = [0.5] * 3, [0.25] * 3
-    AcceleratorState._reset_state(reset_partial_state=True)  # each system has a precision of its own
+    AcceleratorState._reset_state(reset_partial_state=True)
     model, processor = build_model(recipe)
-    accelerator = Accelerator(
-        mixed_precision=pick_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"), model)
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator = Accelerator(mixed_precision=pick_precision("auto", device))
+    if loop == "ours":
+        model = keep_depthwise_fp32(model, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     model, optimizer = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer)
     channels = processor.num_channels

@@ -18,6 +18,8 @@ def test_a_recipe_runs_end_to_end(path, tiny_data_path, tiny_model_path, tmp_pat
     monkeypatch.setattr(loop.Run, "save", lambda self: None)
     recipe = load_recipe(path)
     changes = ["phases=[{epochs: 1}]", "batch_size=16", "data.fraction=0.3", "precision=fp32", "distill.teacher=null"]
+    if recipe.data.source.leave_out:
+        changes.append("data.source.leave_out=null")
     if recipe.model.start_from:
         changes.append(f"model.start_from={tiny_model_path}")
     else:

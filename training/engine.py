@@ -114,18 +114,3 @@ def predict_logits(
         parts.append(accelerator.gather_for_metrics(raw_logits.float()).cpu())
     model.train(was_training)
     return torch.cat(parts)
-
-
-def count_depthwise(model: nn.Module) -> int:
-    """Number of depthwise convolutions, which CPUs run slower in bf16 than in fp32."""
-    return sum(isinstance(m, nn.Conv2d) and m.groups > 1 and m.groups == m.in_channels for m in model.modules())
-
-
-def pick_precision(wanted: str, device: torch.device, model: nn.Module) -> str:
-    """``bf16`` or ``no`` as accelerate names them; ``auto`` takes bf16 where the hardware makes it faster."""
-    if wanted != "auto":
-        return "bf16" if wanted == "bf16" else "no"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return "bf16" if fast and not count_depthwise(model) else "no"

@@ -22,6 +22,7 @@ from training.distillation import Teacher
 from training.engine import EpochSampler, Step, mix_seed, predict_logits, split_loader
 from training.losses import ExpressionLoss, class_weights
 from training.optimizers import build_optimizer, set_training_mode, trainable_parameters
+from training.precision import keep_depthwise_fp32
 from training.schedules import Schedule
 
 CHECKPOINT_EVERY_S = 120
@@ -85,7 +86,7 @@ class Run:
         self.normalize, self.validation = normalize, validation.to(accelerator.device)
         self.train_data = train.to(accelerator.device)
         self.progress = Progress()
-        self.plain_model = model.to(memory_format=torch.channels_last)
+        self.plain_model = keep_depthwise_fp32(model, accelerator.device).to(memory_format=torch.channels_last)
         self.teacher = None if teacher is None else teacher.to(accelerator.device)
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None

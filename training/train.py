@@ -24,8 +24,8 @@ from training.checkpoints import CheckpointError
 from training.config import Recipe, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
-from training.engine import pick_precision
 from training.loop import Progress, Run, TrainingDiverged
+from training.precision import pick_precision
 from training.provenance import write_used
 
 
@@ -131,7 +131,7 @@ def load_data(
     return split, validation, dropped
 
 
-def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: str) -> Accelerator:
+def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator:
     """Accelerate as the recipe needs it; ``accelerate launch`` decides on devices and processes."""
     available = [str(name) for name in get_available_trackers()]
     if tracker not in ("none", *available):
@@ -140,7 +140,7 @@ def build_accelerator(recipe: Recipe, model: nn.Module, output: Path, tracker: s
     device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
     return Accelerator(
         cpu=on_cpu,  # said aloud: from the environment alone, accelerate takes several CPU processes for one
-        mixed_precision=pick_precision(recipe.precision, device, model),
+        mixed_precision=pick_precision(recipe.precision, device),
         gradient_accumulation_steps=recipe.optimizer.accumulate,
         # A batch is cut across processes, so a recipe means the same however many there are.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
     recipe = load_recipe(arguments.recipe, arguments.set)
     model, processor = build_model(recipe)
     teacher = build_teacher(recipe)
-    accelerator = build_accelerator(recipe, model, arguments.output, arguments.tracker)
+    accelerator = build_accelerator(recipe, arguments.output, arguments.tracker)
     train, validation, dropped = load_data(recipe, processor, arguments.data, arguments.votes)
     accelerator.print(
         f"{recipe.name}: {len(train):,} training and {len(validation):,} validation pictures"
