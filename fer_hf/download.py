@@ -48,11 +48,11 @@ def download_model(
                 source, "this is neither a folder nor a Hub id; give a path or an id such as user/name"
             ) from error
         except _FAULTS as error:
-            response = _response(error)
+            response = hub_answer(error)
             if response is None and (cached := _cached(repo_id, revision, patterns)):
                 folder = cached
                 break
-            wait_s = _wait_s(response)
+            wait_s = retry_after_s(response)
             if attempt == 2 or wait_s is None or wait_s > MAX_WAIT_S:
                 raise ModelError(source, _cause(error, response, wait_s)) from error
             time.sleep(wait_s)
@@ -69,7 +69,7 @@ def _cached(repo_id: str, revision: str | None, patterns: list[str]) -> Path | N
         return None
 
 
-def _response(error: BaseException | None):
+def hub_answer(error: BaseException | None):
     """The Hub's answer that an exception, or what caused it, carries; None where there was none."""
     while error is not None:
         response = getattr(error, "response", None)
@@ -79,7 +79,7 @@ def _response(error: BaseException | None):
     return None
 
 
-def _wait_s(response) -> int | None:
+def retry_after_s(response) -> int | None:
     """Seconds that a 429 asks to wait; None for every other answer, or where it names no time."""
     if response is None or response.status_code != 429:
         return None

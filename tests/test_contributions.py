@@ -102,7 +102,7 @@ def test_nothing_is_acknowledged_or_left_when_the_disk_fails(store, monkeypatch,
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr("fer_hf.contributions.os.fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         store.add([Offer(picture(1), "happy")], consent=True)
     assert len(calls) == failing_call
