@@ -98,7 +98,7 @@ class Recipe:
     batch_size: int = 128  # over all processes together
     precision: str = "auto"  # auto, bf16, fp32; auto is bf16 where that is faster
     early_stopping: int | None = None  # epochs without a better validation score
-    select: str = "accuracy"  # the validation figure that chooses the best checkpoint: accuracy, macro_f1, loss
+    select: str = "accuracy"  # the validation figure that chooses the checkpoint: accuracy, macro_f1, loss; or last
     model: ModelRecipe = field(default_factory=ModelRecipe)
     processor: ProcessorRecipe = field(default_factory=ProcessorRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -113,8 +113,10 @@ class Recipe:
     def __post_init__(self):
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}; choose auto, bf16 or fp32")
-        if self.select not in ("accuracy", "macro_f1", "loss"):
-            raise ValueError(f"select is {self.select!r}; choose accuracy, macro_f1 or loss")
+        if self.select not in ("accuracy", "macro_f1", "loss", "last"):
+            raise ValueError(f"select is {self.select!r}; choose accuracy, macro_f1, loss or last")
+        if self.select == "last" and (self.early_stopping is not None or self.schedule.name == "plateau"):
+            raise ValueError("select: last watches no figure, as early_stopping and the plateau schedule do; drop them")
         if self.phases:
             self.epochs = sum(phase.epochs for phase in self.phases)
         else:

@@ -296,6 +296,9 @@ class Run:
         return epoch_figures(logits, self.validation.targets)
 
     def _score(self, figures: dict[str, float]) -> float:
+        """What the kept model has the most of; the last one has the most epochs."""
+        if self.recipe.select == "last":
+            return self.progress.epoch
         return -figures["loss"] if self.recipe.select == "loss" else figures[self.recipe.select]
 
     def _keep_best(self, model: nn.Module) -> None:
@@ -321,7 +324,7 @@ class Run:
         self.sampler.begin_epoch(self.recipe.epochs)
         recompute_batch_norms(model, (self.normalize(self.train_data.fetch(batch)[0]) for batch in self.loader))
         score = self._score(self._judge(model))
-        self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {abs(score):.4f}")
-        if score > self.progress.best_score:
+        self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {abs(score):.4g}")
+        if score > self.progress.best_score or self.recipe.select == "last":
             self.progress.best_score, self.progress.best_epoch = score, self.progress.epoch - 1
             self._keep_best(model)

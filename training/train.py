@@ -168,7 +168,8 @@ def main(argv: list[str] | None = None) -> Progress | None:
         folder = save_portable(best, processor, arguments.output / "best")
         if recipe.data.in_memory:
             write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
-            write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
+            if recipe.select != "last":
+                write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
     run = Run(
@@ -184,8 +185,9 @@ def main(argv: list[str] | None = None) -> Progress | None:
     if run.resume():
         accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
     progress = run.train()
+    kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
     accelerator.print(
-        f"best {recipe.select} {abs(progress.best_score):.4f} after epoch {progress.best_epoch + 1}; "
+        f"{kept} after epoch {progress.best_epoch + 1}; "
         f"the model is in {arguments.output / 'best'}"
     )
     accelerator.end_training()

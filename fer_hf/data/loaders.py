@@ -5,6 +5,7 @@ for data larger than that. Both deal in row numbers, ``fetch`` and target distri
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,6 +65,18 @@ class ArraySplit:
             tuple(self.row_ids[i] for i in rows),
             None if self.votes is None else self.votes[rows],
             tuple(self.pixel_sha256[i] for i in rows),
+        )
+
+    @classmethod
+    def concatenate(cls, splits: Sequence["ArraySplit"]) -> "ArraySplit":
+        """The rows of several splits, one after another; votes only where all have them."""
+        have_votes = all(split.votes is not None for split in splits)
+        return cls(
+            torch.cat([split.images for split in splits]),
+            torch.cat([split.targets for split in splits]),
+            tuple(row_id for split in splits for row_id in split.row_ids),
+            np.concatenate([split.votes for split in splits]) if have_votes else None,
+            tuple(sha256 for split in splits for sha256 in split.pixel_sha256),
         )
 
     def to(self, device: torch.device) -> "ArraySplit":
