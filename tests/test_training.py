@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny_recipe import write
-from training import loop, train
+from training import engine, loop, train
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.optimizers import set_training_mode, trainable_parameters
 
@@ -259,3 +259,16 @@ def test_what_cannot_train_is_refused_in_one_sentence(tiny_data_path, tmp_path):
 def test_the_data_is_audited_before_it_trains(tiny_data_path, tmp_path, capsys):
     run(write(tmp_path), tiny_data_path, tmp_path / "out", "--dry-run")
     assert "audit, leak: " in capsys.readouterr().out  # one training row is also a validation row
+
+
+def test_a_phase_augments_in_its_own_way(tiny_data_path, tmp_path, monkeypatch):
+    drawn = []
+    augment = engine.augment
+    monkeypatch.setattr(
+        engine, "augment", lambda images, options, g: drawn.append(options) or augment(images, options, g)
+    )
+    phases = [{"epochs": 1}, {"epochs": 1, "augment": {"rotation_deg": 5}}]
+    run(write(tmp_path, phases=phases, augment={"flip": 0.5}), tiny_data_path, tmp_path / "out")
+    half = len(drawn) // 2
+    assert {(one.flip, one.rotation_deg) for one in drawn[:half]} == {(0.5, 0.0)}
+    assert {(one.flip, one.rotation_deg) for one in drawn[half:]} == {(0.0, 5.0)}  # whole, not merged

@@ -75,11 +75,12 @@ class DataRecipe:
 
 @dataclass
 class Phase:
-    """Some epochs with their own rate and their own part of the network."""
+    """Some epochs with their own rate, their own part of the network and their own augmentation."""
 
     epochs: int
     lr: float | None = None  # defaults to optimizer.lr
     train_last: int | None = None  # the last N leaf modules with parameters; None: all; 0: the classifier head only
+    augment: AugmentOptions | None = None  # in place of the recipe's, whole
 
     def __post_init__(self):
         if self.epochs < 1:
@@ -93,6 +94,8 @@ class Recipe:
     name: str
     source: str = ""  # which published system, or why this recipe exists
     claim: str = ""  # the published figures, with the split they were taken on
+    claimed_accuracy: float | None = None  # per cent, on the published validation split or one not stated
+    trials: int = 1  # runs of this system that were made before this one was chosen, itself included
     seed: int = 0
     epochs: int = 50
     batch_size: int = 128  # over all processes together
@@ -121,6 +124,10 @@ class Recipe:
             self.epochs = sum(phase.epochs for phase in self.phases)
         else:
             self.phases = [Phase(self.epochs)]
+        if self.claimed_accuracy is not None and not 1 <= self.claimed_accuracy <= 100:
+            raise ValueError(f"claimed_accuracy is in per cent, from 1 to 100; {self.claimed_accuracy} was given")
+        if self.trials < 1:
+            raise ValueError(f"trials counts this run too, so it is at least 1; {self.trials} was given")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; {self.batch_size} was given")
 

@@ -47,8 +47,8 @@ def augmented_grid(run: "Run", images: torch.Tensor, targets: torch.Tensor, colu
     """Up to 32 pictures, each as it is above as it is trained on."""
     images, targets = images[:32], targets[:32]
     generator = torch.Generator(images.device).manual_seed(run.recipe.seed)
-    shown = augment(images, run.recipe.augment, generator)
-    shown, _ = mix(shown, targets, run.recipe.augment, generator)
+    shown = augment(images, run.step.augment, generator)
+    shown, _ = mix(shown, targets, run.step.augment, generator)
     scale = max(96 // images.shape[-1], 1)
     cell = images.shape[-1] * scale
     sheet = Image.new("RGB", (columns * (cell + 4), -(-len(images) // columns) * (2 * cell + 12)), "white")

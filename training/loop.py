@@ -121,7 +121,7 @@ class Run:
             loss=ExpressionLoss(self.recipe.loss, self.weights),
             optimizer=self.optimizer,
             normalize=self.normalize,
-            augment=self.recipe.augment,
+            augment=phase.augment or self.recipe.augment,
             clip_norm=self.recipe.optimizer.clip_norm,
             teacher=self.teacher,
             distill=self.recipe.distill,
