@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .download import ModelError, download_model
-from .model_folder import check_model_folder, has_our_processor
+from .model_folder import check_model_folder, has_our_processor, is_described, read_description
 from .registry import MODEL_TYPES, config_class, model_class
 
 if TYPE_CHECKING:
@@ -54,15 +54,18 @@ def load_model(
 ) -> LoadedModel:
     """An image classification model and its processor, from a folder or from the Hub (``user/name@revision``).
 
-    Our model types load with the classes installed here. Code that comes with another model runs only with
-    ``trust_remote_code``; pickled weights are never read. ``dtype`` None takes the one that the config names. Raises
-    ModelError with one sentence for whatever is wrong.
+    Our model types load with the classes installed here; a folder that describes an ensemble of others is put together
+    in memory. Code that comes with another model runs only with ``trust_remote_code``; pickled weights are never read.
+    ``dtype`` None takes the one that the config names. Raises ModelError with one sentence for whatever is wrong.
     """
     folder, source, commit = _find(str(name_or_path), revision, trust_remote_code)
-    config, processor_config = check_model_folder(folder, source, trust_remote_code)
     try:
-        with _no_progress_bars():
-            model, processor = _load(folder, config, processor_config, dtype or "auto", trust_remote_code, source)
+        if commit is None and is_described(folder):
+            model, processor = _assemble(folder, source, dtype)
+        else:
+            config, processor_config = check_model_folder(folder, source, trust_remote_code)
+            with _no_progress_bars():
+                model, processor = _load(folder, config, processor_config, dtype or "auto", trust_remote_code, source)
     except ModelError:
         raise
     except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
@@ -122,6 +125,24 @@ def _load(
 
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     return model.eval(), processor
+
+
+def _assemble(
+    folder: Path, source: str, dtype: "str | torch.dtype | None"
+) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
+    from .models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
+
+    described = read_description(folder, source)
+    folders = [folder / member for member in described["members"]]
+    loaded = [load_model(member, dtype=dtype) for member in folders]
+    values = {key: described[key] for key in described if key not in ("members", "weights", "source", "claim")}
+    model = FerEnsembleForImageClassification.from_members(
+        [(one.model, one.processor) for one in loaded],
+        described.get("weights"),
+        [member.resolve().name for member in folders],
+        **values,
+    )
+    return model.to(loaded[0].model.dtype).eval(), shared_processor([one.processor for one in loaded])
 
 
 def _first_sentence(error: Exception) -> str:

@@ -1,4 +1,8 @@
-"""Is a model folder whole, safe and clear? Looked at before anything in it is loaded; each fault has its sentence."""
+"""Is a model folder whole, safe and clear? Looked at before anything in it is loaded; each fault has its sentence.
+
+A folder may also describe an ensemble in ``ensemble.json``, by the folders of its members and their weights, and hold
+no weights itself.
+"""
 
 import json
 from pathlib import Path
@@ -8,6 +12,46 @@ from safetensors import SafetensorError, safe_open
 
 from .download import ModelError
 from .registry import MODEL_TYPES
+
+DESCRIPTION = "ensemble.json"
+DESCRIPTION_KEYS = ("members", "weights", "temperature", "conformal_threshold", "conformal_coverage", "source", "claim")
+
+
+def is_described(folder: Path) -> bool:
+    """Whether a folder describes an ensemble of others instead of holding a model."""
+    return (folder / DESCRIPTION).is_file() and not (folder / "config.json").is_file()
+
+
+def settings_file(folder: Path) -> Path:
+    """The file that holds a model's temperature, answer sets and member weights: config.json, or the description."""
+    return folder / (DESCRIPTION if is_described(folder) else "config.json")
+
+
+def read_description(folder: Path, source: str) -> dict[str, Any]:
+    """What ``ensemble.json`` says; ``members`` are paths relative to the folder. Raises ModelError for its faults."""
+    described = _read_json(folder / DESCRIPTION, source)
+    for key in described:
+        if key not in DESCRIPTION_KEYS:
+            raise ModelError(source, f"its {DESCRIPTION} has the key {key!r}; known are {', '.join(DESCRIPTION_KEYS)}")
+    members = described.get("members")
+    if not members or not isinstance(members, list) or not all(isinstance(member, str) for member in members):
+        raise ModelError(source, f"its {DESCRIPTION} must list the folders of its members under members")
+    for member in members:
+        if not (folder / member / "config.json").is_file():
+            raise ModelError(source, f"its member {member} is no model folder; {DESCRIPTION} names them from its place")
+    return described
+
+
+def member_folders(folder: Path) -> list[Path]:
+    """The folders of a described ensemble's members; empty for a folder that holds a model itself."""
+    if not is_described(folder):
+        return []
+    return [folder / member for member in read_description(folder, str(folder))["members"]]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that a model's weights are read from, in order: its own, or its members'."""
+    return [file for part in member_folders(folder) or [folder] for file in sorted(part.glob("*.safetensors"))]
 
 
 def check_model_folder(folder: Path, source: str, trust_remote_code: bool) -> tuple[dict[str, Any], dict[str, Any]]:

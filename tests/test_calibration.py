@@ -38,6 +38,30 @@ def test_fit_refuses_what_has_no_temperature(logits, message):
         calibration.fit_temperature(logits, np.zeros(len(logits), dtype=int))
 
 
+def test_member_weights_are_those_the_labels_were_drawn_with_and_beat_any_other():
+    rng = np.random.default_rng(0)
+    members = softmax(rng.normal(size=(20000, 3, 4)) * 2)
+    drawn_from = (members * np.array([0.6, 0.4, 0.0])[:, None]).sum(axis=1)
+    targets = (rng.random((20000, 1)) > drawn_from.cumsum(axis=1)).sum(axis=1).clip(0, 3)
+    weights = calibration.fit_member_weights(np.log(members), targets)
+    assert weights == pytest.approx([0.6, 0.4, 0.0], abs=0.03)
+    assert weights.sum() == pytest.approx(1)
+
+    def loss(of):
+        return -calibration.mix(np.log(members), np.array(of))[np.arange(20000), targets].mean()
+
+    others = [weights + step for step in ([0.02, -0.02, 0], [-0.02, 0.02, 0], [-0.02, 0, 0.02], [0, -0.02, 0.02])]
+    assert all(loss(other) > loss(weights) for other in others)
+    distributions = calibration.fit_member_weights(np.log(members), np.eye(4)[targets])
+    assert distributions == pytest.approx(weights)
+
+
+def test_the_mean_of_equal_members_is_each_of_them_and_a_weight_of_zero_counts_for_nothing():
+    logs = np.log(softmax(np.random.default_rng(1).normal(size=(5, 2, 4))))
+    assert calibration.mix(logs, np.array([0.0, 1.0])) == pytest.approx(logs[:, 1])
+    assert calibration.mix(logs[:, [0, 0]], np.array([0.3, 0.7])) == pytest.approx(logs[:, 0])
+
+
 def test_cross_fit_never_judges_a_row_by_itself():
     logits, targets = np.arange(23.0)[:, None], np.arange(23)
     seen_by_row = calibration.cross_fit(

@@ -77,7 +77,9 @@ def test_the_head_says_what_was_scored_and_hides_where(evaluated, data, tiny_mod
         f"python training/eval.py --model model_cards/{tiny_model_path.name} --data DATA --split validation "
         "--labels fer2013 --tta flip --resamples 200 --output report.json"
     )
-    assert report["seen"] == {"train": None, "selection": None, "temperature": None}
+    assert report["seen"] == {"train": None, "selection": None, "temperature": None, "member_weights": None}
+    assert report["cross_fitted"] == []
+    assert "members" not in report
     text = (folder / "report.json").read_text()
     assert str(data) not in text
     assert str(tiny_model_path.parent) not in text
@@ -135,6 +137,7 @@ def test_fitting_stores_what_the_reloaded_model_answers_with(tiny_model_path, da
     assert stored["conformal_threshold"] == report["conformal"]["threshold"]
     assert provenance.read_used(folder)["temperature"]["n"] == ROWS
     assert report["seen"]["temperature"] == 1
+    assert report["cross_fitted"] == ["temperature"]
     model = AutoModelForImageClassification.from_pretrained(folder).eval()
     output = model(torch.zeros(1, 1, 48, 48))
     assert torch.allclose(output.logits * stored["temperature"], output.raw_logits)

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from fer_hf.data.loaders import ArraySplit, load_arrays
+from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import region_figure, save_figure
 from fer_hf.map_geometry import cell_grids, place, stretched
 from training.attention_regions import (
@@ -21,9 +20,9 @@ from training.attention_regions import (
     region_shares,
     saliency_maps,
 )
-from training.intervals import RESAMPLES, SEED, bootstrap, rounded
-from training.provenance import row_ids_sha256, write_json
-from training.scoring import LABELS, Loaded, load, load_split
+from training.intervals import bootstrap, rounded
+from training.provenance import write_json
+from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
 
 _BATCH = 64
 
@@ -31,15 +30,9 @@ _BATCH = 64
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
-    parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
-    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--labels", default="fer2013", choices=LABELS, help="which rows there are; nothing else")
     parser.add_argument("--rows", type=int, default=500, help="pictures, drawn by seed (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="attention.json")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_split_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -90,21 +83,13 @@ def main(argv: list[str] | None = None) -> None:
     loaded = load(arguments.model, arguments.device)
     if loaded.processor.face_template is None:
         raise ValueError(f"{loaded.name} has no face template, so nobody knows where its crops have eyes and mouth")
-    source = load_split(arguments.data, arguments.split, arguments.votes, len(loaded.class_names))
-    split = load_arrays(source, loaded.processor, labels=arguments.labels, names=loaded.class_names)
+    split, _ = open_split(loaded, arguments)
     drawn = np.random.default_rng(arguments.seed).permutation(len(split))[: arguments.rows]
     split = split.select(np.sort(drawn))
     found = summarise(measure_rows(loaded, split, arguments.seed), arguments.resamples, arguments.seed)
     masks = region_masks(loaded.processor.face_template, loaded.processor.size_px)
     random, measured = found.pop("random"), ("deletion", "insertion")
-    record = {
-        "model": loaded.name,
-        "split": arguments.split,
-        "labels": arguments.labels,
-        "n": len(split),
-        "data_sha256": split.sha256(),
-        "row_ids_sha256": row_ids_sha256(split.row_ids),
-        "weights_sha256": loaded.weights_sha256,
+    record = record_head(loaded, split, arguments) | {
         "area": {name: rounded(mask.mean()) for name, mask in masks.items()},
         "methods": [
             {"name": name, "share": {region: one[region] for region in masks}}

@@ -1,6 +1,7 @@
 """Temperature, cross-fitting and conformal sets: what turns logits into probabilities that can be believed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -8,6 +9,7 @@ from scipy.special import log_softmax, logsumexp
 
 FOLDS = 5
 COVERAGE = 0.9
+_EM_STEPS, _EM_TOLERANCE = 5000, 1e-7
 _LOG_TEMPERATURE_RANGE = (np.log(0.05), np.log(20.0))
 
 
@@ -41,11 +43,42 @@ def fit_temperature(raw_logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def mix(member_logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Log of the weighted mean probability (..., K) of members' log-probabilities (..., M, K)."""
+    return logsumexp(np.asarray(member_logs, dtype=np.float64), axis=-2, b=np.asarray(weights)[:, None])
+
+
+def fit_member_weights(member_logs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The weights (M,) of the mean, not negative and of sum 1, with the least cross-entropy.
+
+    Args:
+        member_logs: (N, M, K) log-probabilities of M members.
+        targets: class indices (N,) or distributions (N, K).
+
+    The loss is convex; expectation maximisation from equal weights lowers it at every step (Dempster et al., 1977).
+    Raises ValueError for no rows or numbers that are not finite.
+    """
+    member_logs, targets = _checked(member_logs, targets)
+    count = member_logs.shape[1]
+    # Which member a label may come from is asked of each row and class, scaled so that nothing underflows.
+    likelihoods = np.exp(member_logs - member_logs.max(axis=1, keepdims=True))
+    weights = np.full(count, 1 / count)
+    for _ in range(_EM_STEPS):
+        shares = likelihoods * weights[:, None]
+        shares /= shares.sum(axis=1, keepdims=True)
+        after = np.einsum("nmk,nk->m", shares, targets)
+        after /= after.sum()
+        moved, weights = np.abs(after - weights).max(), after
+        if moved < _EM_TOLERANCE:
+            break
+    return weights
+
+
 def cross_fit(
     raw_logits: np.ndarray,
     targets: np.ndarray,
-    fit: Callable[[np.ndarray, np.ndarray], float] = fit_temperature,
-    apply: Callable[[np.ndarray, float], np.ndarray] = probabilities_at,
+    fit: Callable[[np.ndarray, np.ndarray], Any] = fit_temperature,
+    apply: Callable[[np.ndarray, Any], np.ndarray] = probabilities_at,
     *,
     folds: int = FOLDS,
     seed: int = 0,
@@ -54,8 +87,8 @@ def cross_fit(
 
     Args:
         raw_logits: (N, ...), or probabilities; targets (N,) or (N, K). With fewer rows than folds, each is a fold.
-        fit: from logits and targets of the other folds to one number.
-        apply: from logits of a fold (n, ...) and that number to (n, ...).
+        fit: from logits and targets of the other folds to what is fitted, such as a temperature.
+        apply: from logits of a fold (n, ...) and what was fitted to (n, ...).
 
     Raises ValueError for fewer than two rows.
     """

@@ -2,7 +2,7 @@
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
 training_data.json; robustness.json, attention.json and curves.png add their sections. notes.md, where there is one,
-holds the words that only this model needs.
+holds the words that only this model needs. Of a described ensemble, ensemble.json stands for the config.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from fer_hf.model_folder import is_described, member_folders, settings_file
 from training.card_text import (
     FIGURES,
     attention_table,
@@ -25,6 +26,7 @@ from training.card_text import (
     confused_text,
     cost_text,
     data_name,
+    members_text,
     protocol_text,
     range_text,
     results_table,
@@ -67,14 +69,15 @@ def render(folder: Path) -> str:
     Raises ValueError where one is missing or contradicts another.
     """
     reports, recipe, used = read_reports(folder), read_recipe(folder), read_used(folder)
-    primary, config = reports[""], read_json(folder / "config.json")
+    primary, config = reports[""], read_config(folder)
     labels = {entry.get("labels") for entry in (*used.values(), *reports.values())}
     card = ModelCard.from_template(
         card_data=metadata(folder.resolve().name, reports),
         template_path=str(TEMPLATE),
         name=folder.resolve().name,
         about=about_text(folder, recipe),
-        claim=(recipe or {}).get("claim", "").strip(),
+        claim=(recipe or config).get("claim", "").strip(),
+        members=[os.path.relpath(member, folder) for member in member_folders(folder)],
         classes=primary["classes"],
         config=SimpleNamespace(**{"conformal_threshold": None} | config),
         cost=SimpleNamespace(**primary["cost"]),
@@ -102,10 +105,19 @@ def read_recipe(folder: Path) -> dict | None:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def read_config(folder: Path) -> dict:
+    """config.json, or what ensemble.json describes with the input that its members make together."""
+    config = read_json(settings_file(folder))
+    members = [read_json(member / "config.json") for member in member_folders(folder)]
+    return {key: max(one[key] for one in members) for key in ("image_size", "num_channels") if members} | config
+
+
 def about_text(folder: Path, recipe: dict | None) -> str:
     """What the model is: where its recipe comes from, and the words of notes.md. Raises ValueError for neither."""
     notes = folder / "notes.md"
     parts = [recipe["source"].strip()] if recipe else []
+    if is_described(folder):
+        parts += [read_config(folder).get("source", "").strip(), "It is the weighted mean of several models' answers."]
     parts += [notes.read_text(encoding="utf-8").strip()] if notes.is_file() else []
     if not any(parts):
         raise ValueError(f"nothing says what {folder} is; give it the recipe.yaml of its training, or a notes.md")
@@ -159,6 +171,7 @@ def report_section(suffix: str, report: dict) -> SimpleNamespace:
         suffix=suffix,
         title=data_name(report),
         protocol=protocol_text(report),
+        members=members_text(report),
         results=results_table(report),
         resamples=report["intervals"]["resamples"],
         per_class=class_table(report),

@@ -71,7 +71,12 @@ def protocol_text(report: dict) -> str:
     without = f" ({left_out:,} more have no such label and are left out)" if left_out else ""
     seen = {role: share for role, share in report["seen"].items() if share is not None}
     served = [role for role, share in seen.items() if share >= SEEN]
-    uses = {"train": "trained the weights", "selection": "chose the checkpoint", "temperature": "set the temperature"}
+    uses = {
+        "train": "trained the weights",
+        "selection": "chose the checkpoint",
+        "temperature": "set the temperature",
+        "member_weights": "set the members' weights",
+    }
     if served:
         standing = f"They also {' and '.join(uses[role] for role in served)}, so this is no test."
     elif seen:
@@ -80,7 +85,30 @@ def protocol_text(report: dict) -> str:
         standing = "What they served for before is not recorded."
     shared = seen.get("train", 0)
     overlap = f" About {shared:.1%} of them equal a training picture." if 0 < shared < SEEN else ""
-    return f"{report['n']:,} rows, {report['n_distinct']:,} distinct pictures{without}. {standing}{overlap}"
+    fitted = " and ".join(name.replace("_", " ") for name in report.get("cross_fitted", ()))
+    folds = report["calibration"]["folds"]
+    crossed = f" Figures use {fitted} cross-fitted over {folds} folds: no row is judged by itself." if fitted else ""
+    return f"{report['n']:,} rows, {report['n_distinct']:,} distinct pictures{without}. {standing}{overlap}{crossed}"
+
+
+def members_text(report: dict) -> str:
+    """An ensemble's members, and how it compares with the best of them; empty for a single model."""
+    if "members" not in report:
+        return ""
+    members, views = report["members"], "tta" if report["members"]["tta"] else "single"
+    compared = members[views]
+    rows = [
+        [name, f"{members['weights'][name]:.3f}", range_text(one["accuracy"]), range_text(one["macro_f1"])]
+        for name, one in sorted(compared["figures"].items(), key=lambda item: -item[1]["accuracy"]["value"])
+    ]
+    difference = compared["against_best"]["accuracy"]
+    verdict = "beats" if difference["low"] > 0 else "does not clearly beat"
+    how = f"{report['tta']} TTA" if views == "tta" else "one view"
+    return (
+        f"{table(['member, ' + how, 'weight', 'accuracy, %', 'F1, macro, %'], rows)}\n\n"
+        f"The ensemble {verdict} its best member on these rows, {compared['best']}: the accuracy differs by "
+        f"{range_text(difference)} points, the macro F1 by {range_text(compared['against_best']['macro_f1'])} (paired)."
+    )
 
 
 def results_table(report: dict) -> str:
@@ -140,7 +168,12 @@ def conformal_text(report: dict) -> str:
 
 def training_text(used: dict) -> str:
     """What the model was trained, selected and calibrated on."""
-    roles = {"train": "Trained on", "selection": "Checkpoint chosen on", "temperature": "Temperature fitted on"}
+    roles = {
+        "train": "Trained on",
+        "selection": "Checkpoint chosen on",
+        "temperature": "Temperature fitted on",
+        "member_weights": "Members' weights fitted on",
+    }
     sentences = []
     for role, verb in roles.items():
         if role not in used:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_hf.classifier import fold_norms, shared_copy
+from fer_hf.model_folder import weight_files
 
 _WARM_UP, _TIMED = 5, 30
 
@@ -48,7 +49,7 @@ def measure_cost(model: nn.Module, folder: Path) -> dict:
     return {
         "parameters": count_parameters(model),
         "mflops": round(count_mflops(model), 2),
-        "file_mb": round(sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6, 3),
+        "file_mb": round(sum(file.stat().st_size for file in weight_files(folder)) / 1e6, 3),
         "ms_per_face": round(measure_ms_per_face(model), 2),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),

@@ -1,12 +1,19 @@
-"""Join saved models into one ensemble folder: ``python training/ensemble.py A B C --output DIR [--weights 1 1 2]``."""
+"""Join saved models into one ensemble folder: ``python training/ensemble.py A B C --output DIR [--weights 1 1 2]``.
+
+``--describe`` writes ``ensemble.json`` instead, which names the members' folders and weights and loads like a model,
+without a second copy of anything. ``training/ensemble.py DESCRIBED --output DIR`` joins what such a folder describes.
+"""
 
 import argparse
 import math
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fer_hf.hub import load_model, save_portable
+from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
 from training.provenance import FILE_NAME, ROLES, read_used, write_json
 
@@ -17,12 +24,41 @@ def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] |
     Raises ValueError where the members' classes or face framing differ.
     """
     loaded = [load_model(member) for member in members]
-    pairs = [(one.model, one.processor) for one in loaded]
-    ensemble = FerEnsembleForImageClassification.from_members(pairs, weights).eval()
+    pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
+    ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names).eval()
     folder = save_portable(ensemble, shared_processor([processor for _, processor in pairs]), output)
+    _write_used(members, folder)
+    return folder
+
+
+def describe(members: Sequence[Path], output: Path, weights: Sequence[float] | None = None) -> Path:
+    """A folder whose ``ensemble.json`` names these folders, as seen from there, and their weights.
+
+    Raises ValueError where they cannot be put together, or ``output`` holds something else.
+    """
+    if output.exists() and not is_described(output) and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and describes no ensemble; choose another path")
+    pairs = [(one.model, one.processor) for one in map(load_model, members)]
+    config = FerEnsembleForImageClassification.from_members(pairs, weights).config
+    output.mkdir(parents=True, exist_ok=True)
+    names = [Path(os.path.relpath(member, output)).as_posix() for member in members]
+    write_json(output / DESCRIPTION, {"members": names, "weights": config.weights})
+    _write_used(members, output)
+    return output
+
+
+def join_described(described: Path, output: Path) -> Path:
+    """The portable folder of the ensemble that a folder describes, with its temperature and what it has seen."""
+    loaded = load_model(described)
+    folder = save_portable(loaded.model, loaded.processor, output)
+    if (described / FILE_NAME).is_file():
+        shutil.copy(described / FILE_NAME, folder / FILE_NAME)
+    return folder
+
+
+def _write_used(members: Sequence[str | Path], folder: Path) -> None:
     used = [read_used(Path(member)) for member in members]
     write_json(folder / FILE_NAME, {role: record for role in ROLES if (record := _seen_by_any(used, role))})
-    return folder
 
 
 def _seen_by_any(used: Sequence[dict], role: str) -> dict | None:
@@ -39,13 +75,25 @@ def _seen_by_any(used: Sequence[dict], role: str) -> dict | None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("members", nargs="+", help="model folders or Hub ids")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("members", nargs="+", help="model folders or Hub ids, or one folder that describes an ensemble")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--weights", nargs="+", type=float, help="one a member; equal where absent")
+    parser.add_argument("--describe", action="store_true", help="write ensemble.json, and no weights")
     arguments = parser.parse_args(argv)
-    folder = join(arguments.members, arguments.output, arguments.weights)
-    print(f"an ensemble of {len(arguments.members)} models is in {folder}")
+    members = [Path(member) for member in arguments.members]
+    if len(members) == 1 and is_described(members[0]):
+        if arguments.weights or arguments.describe:
+            raise ValueError(f"{members[0]} says what its members and weights are; give --output alone")
+        print(f"the ensemble of {members[0]} is in {join_described(members[0], arguments.output)}")
+        return
+    if arguments.describe:
+        if missing := [member for member in members if not member.is_dir()]:
+            raise ValueError(f"an ensemble is described by folders; {missing[0]} is none")
+        folder = describe(members, arguments.output, arguments.weights)
+    else:
+        folder = join(arguments.members, arguments.output, arguments.weights)
+    print(f"an ensemble of {len(members)} models is in {folder}")
 
 
 if __name__ == "__main__":

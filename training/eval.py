@@ -12,17 +12,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import fer_hf
-from fer_hf.data.loaders import ArraySplit, load_arrays
+from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import confusion_figure, per_class_figure, reliability_figure, save_figure
-from training.calibration import COVERAGE, conformal_threshold, fit_temperature, probabilities_at
+from fer_hf.model_folder import settings_file
+from training.calibration import (
+    COVERAGE,
+    conformal_threshold,
+    fit_member_weights,
+    fit_temperature,
+    mix,
+    probabilities_at,
+)
 from training.cost import measure_cost
 from training.intervals import RESAMPLES, SEED
-from training.provenance import ROLES, overlap, read_json, read_used, row_ids_sha256, write_json, write_used
+from training.members import against_members
+from training.provenance import FITTED, ROLES, overlap, read_json, read_used, write_json, write_used
 from training.report import Scored, build_report
-from training.scoring import LABELS, Loaded, load, load_split, score
+from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
 
 SAME_DATA = 0.5  # share of pictures from which on a split counts as one the model has seen
 _VERSIONED = ("torch", "transformers", "timm", "datasets", "numpy")
@@ -31,10 +39,6 @@ _VERSIONED = ("torch", "transformers", "timm", "datasets", "numpy")
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, nargs="+", help="model folders or Hub ids")
-    parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
-    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
-    parser.add_argument("--split", default="validation", help="train, validation or test (default: %(default)s)")
-    parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
     parser.add_argument(
         "--tta", nargs="?", const="flip", metavar="VIEWS", help="also average views: flip (default), five, ten or steps"
     )
@@ -45,24 +49,31 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="first fit temperature and answer sets on this split and store them in the model's config.json",
     )
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument(
+        "--fit-weights",
+        action="store_true",
+        help="of an ensemble: the same, and before it the weights of the members",
+    )
+    add_split_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(argv)
 
 
 def evaluate(loaded: Loaded, arguments: argparse.Namespace) -> dict:
     """Score one model, write its report, figures and predictions, and return the report."""
     start = time.perf_counter()
-    source = load_split(arguments.data, arguments.split, arguments.votes, len(loaded.class_names))
-    split = load_arrays(source, loaded.processor, labels=arguments.labels, names=loaded.class_names)
+    split, left_out = open_split(loaded, arguments)
     check_test(loaded, arguments.split, seen(loaded.folder, split))
-    if arguments.fit_temperature:
-        store_calibration(loaded, split, arguments.labels, arguments.split, arguments.batch_size)
-    scored = score(loaded, split, arguments.tta, arguments.batch_size)
-    report = head(loaded, split, arguments) | {"rows_left_out": len(source) - len(split)}
+    if arguments.fit_temperature or arguments.fit_weights:
+        store_calibration(loaded, split, arguments)
+    shares = seen(loaded.folder, split)
+    fitted_here = tuple(role for role in FITTED if (shares[role] or 0) >= SAME_DATA)
+    scored = score(loaded, split, arguments.tta, arguments.batch_size, fitted_here)
+    report = head(loaded, split, arguments) | {"rows_left_out": left_out}
     report |= build_report(scored, resamples=arguments.resamples, seed=arguments.seed)
+    if len(scored.weights) > 1:
+        names = loaded.model.member_names
+        report |= {"members": against_members(scored, names, arguments.resamples, arguments.seed)}
     report |= {"cost": measure_cost(loaded.model, loaded.folder)}
     report |= {"seconds": round(time.perf_counter() - start, 1)}
     path = report_path(loaded.name, arguments)
@@ -90,41 +101,38 @@ def check_test(loaded: Loaded, split_name: str, shares: dict[str, float | None])
             )
 
 
-def store_calibration(loaded: Loaded, split: ArraySplit, labels: str, split_name: str, batch_size: int) -> None:
-    """Fit temperature and answer sets on a split, for the plain picture, and write them into the model's folder."""
+def store_calibration(loaded: Loaded, split: ArraySplit, arguments: argparse.Namespace) -> None:
+    """Fit temperature and answer sets, and member weights if asked, on the plain pictures of a split; store them."""
     train_share = seen(loaded.folder, split)["train"]
-    if split_name == "test" or (train_share is not None and train_share >= SAME_DATA):
-        raise ValueError(f"a temperature fitted on the {split_name} split would not hold; fit it on validation")
-    if not (loaded.folder / "config.json").is_file() or loaded.name.count("/"):
+    if arguments.split == "test" or (train_share is not None and train_share >= SAME_DATA):
+        raise ValueError(f"a temperature fitted on the {arguments.split} split would not hold; fit it on validation")
+    file = settings_file(loaded.folder)
+    if not file.is_file() or loaded.name.count("/"):
         raise ValueError(f"{loaded.name} is no local folder; download the model to store a temperature in it")
-    scored = score(loaded, split, None, batch_size)
-    temperature = round(fit_temperature(scored.logits(False), scored.targets), 6)
-    threshold = conformal_threshold(probabilities_at(scored.logits(False), temperature), scored.targets)
-    stored = {
-        "temperature": temperature,
-        "conformal_threshold": round(threshold, 6),
-        "conformal_coverage": COVERAGE,
-    }
-    write_json(loaded.folder / "config.json", read_json(loaded.folder / "config.json") | stored)
-    write_used(loaded.folder, "temperature", split, labels=labels)
+    scored = score(loaded, split, None, arguments.batch_size)
+    logs, targets, stored = scored.member_logs[:, 0], scored.targets, {}
+    if arguments.fit_weights:
+        if len(scored.weights) < 2:
+            raise ValueError(f"{loaded.name} is no ensemble, so it has no member weights; use --fit-temperature")
+        stored["weights"] = fit_member_weights(logs, targets).round(6).tolist()
+    logits = mix(logs, stored.get("weights", scored.weights))
+    stored["temperature"] = round(fit_temperature(logits, targets), 6)
+    threshold = conformal_threshold(probabilities_at(logits, stored["temperature"]), targets)
+    stored |= {"conformal_threshold": round(threshold, 6), "conformal_coverage": COVERAGE}
+    write_json(file, read_json(file) | stored)
+    for role in FITTED if arguments.fit_weights else FITTED[:1]:
+        write_used(loaded.folder, role, split, labels=arguments.labels)
     for key, value in stored.items():
         setattr(loaded.model.config, key, value)
 
 
 def head(loaded: Loaded, split: ArraySplit, arguments: argparse.Namespace) -> dict:
     """What was scored on what, and how to do it again."""
-    return {
-        "model": loaded.name,
+    return record_head(loaded, split, arguments) | {
         "model_type": loaded.model.config.model_type,
-        "split": arguments.split,
-        "labels": arguments.labels,
-        "n": len(split),
         "n_distinct": len(set(split.pixel_sha256)),
         "tta": arguments.tta,
         "command": command(loaded, arguments),
-        "data_sha256": split.sha256(),
-        "row_ids_sha256": row_ids_sha256(split.row_ids),
-        "weights_sha256": loaded.weights_sha256,
         "classes": list(loaded.class_names),
         "seen": seen(loaded.folder, split),
         "versions": {"fer_hf": fer_hf.__version__, "python": platform.python_version()}

@@ -9,7 +9,9 @@ from pathlib import Path
 from fer_hf.data.loaders import ArraySplit
 
 FILE_NAME = "training_data.json"
-ROLES = ("train", "selection", "temperature")
+ROLES = ("train", "selection", "temperature", "member_weights")
+FITTED = ("temperature", "member_weights")
+"""Roles of a split that a report on it cross-fits."""
 _SAMPLE_SIZE = 1000
 
 
@@ -59,7 +61,7 @@ def _chosen(pixel_sha256: str, every: int) -> bool:
 
 
 def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object) -> None:
-    """Record in a model folder which split served as ``train``, ``selection`` or ``temperature``; others stay."""
+    """Record in a model folder which split served in one of ``ROLES``; the others stay."""
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; choose among {', '.join(ROLES)}")
     write_json(Path(model_folder) / FILE_NAME, read_used(model_folder) | {role: describe(split, **facts)})

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from fer_hf.model_folder import check_model_folder
+from fer_hf.model_folder import check_model_folder, is_described
 from training.card import render
 from training.publishing import PublishError, Target, compare, publish, text_changes
 
@@ -41,6 +41,11 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
     Raises ValueError where one is missing, broken, pickled, or contradicts another.
     """
+    if is_described(folder):
+        raise ValueError(
+            f"{folder} describes an ensemble and holds no weights; join it first: python training/ensemble.py {folder} "
+            "--output FOLDER, then evaluate it there"
+        )
     for name in REQUIRED:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}; a model is published only with {', '.join(REQUIRED)}")

@@ -23,7 +23,9 @@ from training.calibration import (
     conformal_sets,
     conformal_threshold,
     cross_fit,
+    fit_member_weights,
     fit_temperature,
+    mix,
     probabilities_at,
 )
 from training.intervals import LEVEL, RESAMPLES, SEED, Statistics, bootstrap, rounded
@@ -37,28 +39,67 @@ class Scored:
     """What a model said about a split.
 
     Shapes:
-        raw_logits: (N, V, K) of V views, the first of which is the plain picture; V is 1 without averaging.
+        member_logs: (N, V, M, K) of V views, the first of which is the plain picture: log-probabilities of an
+            ensemble's M members, or the raw logits of a single model, for which M is 1.
         tta: (v,) the views that are averaged, or None.
-        temperature: as stored in the model's config.
+        temperature, weights: as stored in the model's config; weights are (M,).
+        fitted_here: which of ``temperature`` and ``member_weights`` were fitted on these rows. Where any was, figures
+            are of temperatures (and weights) that were fitted on the other folds.
     """
 
     split: ArraySplit
     names: tuple[str, ...]
-    raw_logits: np.ndarray
+    member_logs: np.ndarray
     tta: np.ndarray | None
     temperature: float
+    weights: np.ndarray
+    fitted_here: tuple[str, ...] = ()
 
     @property
     def targets(self) -> np.ndarray:
         return self.split.labels.cpu().numpy()
 
+    def stored_logits(self, averaged: bool = False) -> np.ndarray:
+        """Logits of the stored model before temperature: (N, v, K) of averaged views, (N, 1, K) of the plain one."""
+        return mix(self.member_logs[:, self._views(averaged)], self.weights)
+
     def logits(self, averaged: bool) -> np.ndarray:
-        """Raw logits (N, v, K) of the averaged views, or (N, 1, K) of the plain picture."""
-        return self.raw_logits[:, self.tta] if averaged else self.raw_logits[:, :1]
+        """The same, with member weights of the other folds where these rows gave the stored ones."""
+        if "member_weights" not in self.fitted_here:
+            return self.stored_logits(averaged)
+        views = self._views(averaged)
+        return cross_fit(self.member_logs, self.targets, self._fit_weights, lambda logs, w: mix(logs[:, views], w))
 
     def probabilities(self, averaged: bool = False) -> np.ndarray:
-        """What the stored model answers, (N, K): for the plain picture, or the mean over its views."""
-        return probabilities_at(self.logits(averaged), self.temperature)
+        """What is reported, (N, K): for the plain picture, or the mean over its views.
+
+        The stored model's answers, or cross-fitted ones where something in it was fitted on these rows; like the
+        stored, their temperatures are those of the plain picture.
+        """
+        if not self.fitted_here:
+            return probabilities_at(self.stored_logits(averaged), self.temperature)
+        return self.cross_fitted(averaged, fitted_on_average=False)
+
+    def cross_fitted(self, averaged: bool, fitted_on_average: bool) -> np.ndarray:
+        """Probabilities (N, K) at temperatures of the other folds, and their member weights if fitted here."""
+        views, fitted_views = self._views(averaged), self._views(fitted_on_average)
+
+        def fit(logs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+            weights = self._fit_weights(logs, targets) if "member_weights" in self.fitted_here else self.weights
+            return weights, fit_temperature(mix(logs[:, fitted_views], weights), targets)
+
+        def apply(logs: np.ndarray, fitted: tuple[np.ndarray, float]) -> np.ndarray:
+            weights, temperature = fitted
+            return probabilities_at(mix(logs[:, views], weights), temperature)
+
+        return cross_fit(self.member_logs, self.targets, fit, apply)
+
+    def _views(self, averaged: bool) -> np.ndarray:
+        return self.tta if averaged else np.zeros(1, dtype=int)
+
+    @staticmethod
+    def _fit_weights(logs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return fit_member_weights(logs[:, 0], targets)
 
 
 def build_report(scored: Scored, *, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
@@ -73,6 +114,7 @@ def build_report(scored: Scored, *, resamples: int = RESAMPLES, seed: int = SEED
     if scored.tta is not None:
         averaged = bootstrap(_statistics(scored, scored.probabilities(True)), len(targets), resamples, seed)
     return {
+        "cross_fitted": list(scored.fitted_here),
         "metrics": _overall(figures),
         "metrics_tta": None if averaged is None else _overall(averaged),
         "per_class": [
@@ -87,7 +129,7 @@ def build_report(scored: Scored, *, resamples: int = RESAMPLES, seed: int = SEED
             "single": _calibration(scored, averaged=False),
             "tta": None if scored.tta is None else _calibration(scored, averaged=True),
         },
-        "conformal": _conformal(probabilities, targets),
+        "conformal": _conformal(scored, probabilities),
         "intervals": {"level": LEVEL, "kind": "bootstrap percentile", "resamples": resamples, "seed": seed},
     }
 
@@ -179,7 +221,7 @@ def _calibration(scored: Scored, averaged: bool) -> dict:
         "at_1": top_label_reliability(probabilities_at(logits), targets),
         "stored": top_label_reliability(probabilities_at(logits, scored.temperature), targets),
         "fitted": top_label_reliability(probabilities_at(logits, fitted), targets),
-        "cross_fitted": top_label_reliability(cross_fit(logits, targets), targets),
+        "cross_fitted": top_label_reliability(scored.cross_fitted(averaged, fitted_on_average=averaged), targets),
     }
     return {
         "temperature_stored": rounded(scored.temperature),
@@ -197,8 +239,9 @@ def _bin_lists(bins: ReliabilityBins) -> dict[str, list]:
     }
 
 
-def _conformal(probabilities: np.ndarray, targets: np.ndarray) -> dict:
+def _conformal(scored: Scored, probabilities: np.ndarray) -> dict:
     """How answers of one or more classes would do, with a threshold that is cross-fitted on these rows."""
+    targets, stored = scored.targets, probabilities_at(scored.stored_logits(), scored.temperature)
     sets = cross_fit(probabilities, targets, conformal_threshold, conformal_sets)
     sizes = sets.sum(axis=1)
     return {
@@ -206,5 +249,5 @@ def _conformal(probabilities: np.ndarray, targets: np.ndarray) -> dict:
         "coverage": rounded(sets[np.arange(len(targets)), targets].mean()),
         "mean_size": rounded(sizes.mean()),
         "share_of_one_class": rounded((sizes == 1).mean()),
-        "threshold": rounded(conformal_threshold(probabilities, targets)),
+        "threshold": rounded(conformal_threshold(stored, targets)),
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from fer_hf.model_folder import settings_file
+
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
 LABELS = {"fer2013": "FER2013", "ferplus-majority": "FER+ majority, 7 classes"}
@@ -20,7 +22,8 @@ def read_reports(cards: Path) -> list[dict]:
     reports = []
     for path in sorted(cards.glob("*/report*.json")):
         recipe = path.parent / "recipe.yaml"
-        claim = yaml.safe_load(recipe.read_text()).get("claim") if recipe.is_file() else None
+        recipe = recipe if recipe.is_file() else settings_file(path.parent)  # an ensemble's description, which is JSON
+        claim = yaml.safe_load(recipe.read_text()).get("claim")
         reports.append(json.loads(path.read_text()) | {"folder": path.parent.name, "claim": claim or "–"})
     return sorted(reports, key=lambda report: (report["labels"], -_best(report)["accuracy"]["value"]))
 

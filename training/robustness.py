@@ -11,28 +11,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fer_hf.data.loaders import ArraySplit, load_arrays
+from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import save_figure, strength_figure
 from fer_hf.metrics import accuracy, class_scores
 from training.corruptions import CORRUPTIONS, Corruption
-from training.intervals import RESAMPLES, SEED, bootstrap
-from training.provenance import row_ids_sha256, write_json
+from training.intervals import bootstrap
+from training.provenance import write_json
 from training.report import confusion_cells
-from training.scoring import LABELS, Loaded, load, load_split
+from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
 from training.views import View, predict_views
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
-    parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
-    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
-    parser.add_argument("--split", default="validation")
-    parser.add_argument("--labels", default="fer2013", choices=LABELS)
     parser.add_argument("--output", required=True, type=Path, help="robustness.json")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_split_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -66,18 +60,10 @@ def measure(loaded: Loaded, split: ArraySplit, corruption: Corruption, resamples
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     loaded = load(arguments.model, arguments.device)
-    source = load_split(arguments.data, arguments.split, arguments.votes, len(loaded.class_names))
-    split = load_arrays(source, loaded.processor, labels=arguments.labels, names=loaded.class_names)
+    split, _ = open_split(loaded, arguments)
     usable = [one for one in CORRUPTIONS if loaded.processor.face_template is not None or not one.needs_template]
     clean = figures(loaded, split, split.images, arguments.resamples, arguments.seed)
-    record = {
-        "model": loaded.name,
-        "split": arguments.split,
-        "labels": arguments.labels,
-        "n": len(split),
-        "data_sha256": split.sha256(),
-        "row_ids_sha256": row_ids_sha256(split.row_ids),
-        "weights_sha256": loaded.weights_sha256,
+    record = record_head(loaded, split, arguments) | {
         "clean": clean["accuracy"],
         "clean_macro_f1": clean["macro_f1"],
         "corruptions": [measure(loaded, split, one, arguments.resamples, arguments.seed) for one in usable],

@@ -88,12 +88,17 @@ def predict_views(
     views: tuple[View, ...],
     *,
     batch_size: int = 256,
+    answer: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Raw logits (N, V, K), float32 on the CPU, of every view of uint8 pictures (N, C, H, W)."""
+    """What ``answer`` says, (N, V, ...) float32 on the CPU, of every view of uint8 pictures (N, C, H, W).
+
+    ``answer`` takes pixel values (B, C, H, W); None gives the model's raw logits, (N, V, K).
+    """
+    answer = answer or (lambda pixel_values: model(pixel_values).raw_logits)
     model.eval()
     device = next(model.parameters()).device
     parts = []
     for batch in images.split(batch_size):
         pixels = normalize(batch.to(device))
-        parts.append(torch.stack([model(view(pixels)).raw_logits.float().cpu() for view in views], dim=1))
+        parts.append(torch.stack([answer(view(pixels)).float().cpu() for view in views], dim=1))
     return torch.cat(parts)

@@ -12,7 +12,8 @@ class FerEnsembleConfig(FerConfig):
 
     Args:
         members: one mapping a member: ``config`` (its own config as a mapping, ``model_type`` included) and the
-            ``image_mean`` and ``image_std`` (one value a channel) that its own image processor would use.
+            ``image_mean`` and ``image_std`` (one value a channel) that its own image processor would use; perhaps a
+            ``name``.
         weights: how much each member counts; not negative, scaled to sum 1. Equal where absent.
         image_mean, image_std: what the ensemble's ``pixel_values`` are normalised with, one value a channel.
 
@@ -42,7 +43,7 @@ class FerEnsembleConfig(FerConfig):
     def _check_members(self) -> None:
         names = set(self.id2label.values())
         for index, member in enumerate(self.members, start=1):
-            if set(member) != set(MEMBER_KEYS):
+            if set(member) - {"name"} != set(MEMBER_KEYS):
                 raise ValueError(f"member {index} must have the keys {', '.join(MEMBER_KEYS)}; it has {sorted(member)}")
             own = set(member["config"]["id2label"].values())
             if own != names:

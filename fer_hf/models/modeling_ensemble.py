@@ -97,11 +97,14 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
         cls,
         members: Sequence[tuple[FerPreTrainedModel, FerImageProcessor]],
         weights: Sequence[float] | None = None,
+        names: Sequence[str] | None = None,
+        **config_values,
     ) -> Self:
-        """An ensemble of copies of these models, each given with its image processor.
+        """An ensemble of copies of these models, each given with its image processor and perhaps a name.
 
         Save ``shared_processor`` of the same processors beside it. Classes are matched by name and take the first
-        member's order. Raises ValueError for unequal classes or framing, and for models of other projects.
+        member's order. ``config_values`` go into its config, such as its own ``temperature``. Raises ValueError for
+        unequal classes or framing, and for models of other projects.
         """
         models, processors = [model for model, _ in members], [processor for _, processor in members]
         if not members:
@@ -121,14 +124,21 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
             image_std=processor.image_std,
             members=[
                 {"config": _portable_config(model), "image_mean": own.image_mean, "image_std": own.image_std}
-                for model, own in members
+                | ({} if names is None else {"name": names[index]})
+                for index, (model, own) in enumerate(members)
             ],
             weights=weights,
+            **config_values,
         )
         ensemble = cls(config)
         for member, model in zip(ensemble.members, models, strict=True):
             member.load_state_dict(model.state_dict())
         return ensemble.train(models[0].training)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """What the members are called: the names they were given, else ``member1`` and so on."""
+        return tuple(member.get("name", f"member{index}") for index, member in enumerate(self.config.members, 1))
 
     @property
     def cam_layer(self) -> nn.Module:
@@ -155,6 +165,17 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
         return pixel_values
 
     def infer(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        log_probabilities, hidden_states, attentions = self._ask_members(pixel_values)
+        weights = torch.tensor(self.config.weights, device=pixel_values.device).view(-1, 1)
+        mean = torch.logsumexp(log_probabilities + weights.log(), dim=1)
+        return mean.to(hidden_states[-1].dtype), hidden_states, attentions
+
+    def member_log_probabilities(self, pixel_values: Tensor) -> Tensor:
+        """What each member answers, (B, M, K) float32: its calibrated log-probabilities in the ensemble's order."""
+        self.check_input(pixel_values)
+        return self._ask_members(pixel_values)[0]
+
+    def _ask_members(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         log_probabilities, hidden_states, attentions = [], (), ()
         for index, (member, order) in enumerate(zip(self.members, self._class_orders, strict=True)):
             raw_logits, states, maps = member.infer(self.member_pixels(pixel_values, index))
@@ -162,9 +183,7 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
             log_probabilities.append(calibrated[:, order])
             hidden_states += states
             attentions += maps
-        weights = torch.tensor(self.config.weights, device=pixel_values.device).view(-1, 1, 1)
-        mean = torch.logsumexp(torch.stack(log_probabilities) + weights.log(), dim=0)
-        return mean.to(raw_logits.dtype), hidden_states, attentions
+        return torch.stack(log_probabilities, dim=1), hidden_states, attentions
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
