@@ -1,7 +1,10 @@
 """What a model looked at: Grad-CAM and the model's own gates, as maps in crop space or in the photo's geometry."""
 
+import threading
+import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +38,8 @@ def grad_cam(
     ``target`` is a class for all pictures or one for each; None takes the most probable. ``layer`` is a module of the
     model whose output is (B, C, h, w); None takes ``model.cam_layer``. Gradients are those of the raw logits, in
     evaluation mode. The model is left as it was: hooks and modes are set on a private copy of its modules that shares
-    its weights, so many threads may ask at once. Raises ValueError where there is no such layer.
+    its weights and is kept for the next call, so many threads may ask at once. Raises ValueError where there is no such
+    layer.
 
     Source: Selvaraju et al., arXiv 1610.02391.
     """
@@ -45,28 +49,62 @@ def grad_cam(
         raise ValueError(
             f"{type(model).__name__} names no cam_layer; give Grad-CAM one of the model's modules as layer"
         )
-    private = shared_copy(model)
-    captured: list[Tensor] = []
-
-    def start_graph_here(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            raise ValueError(f"Grad-CAM needs a layer whose output is (B, C, h, w); {name} gives another")
-        torch.set_grad_enabled(True)  # until the enclosing no_grad ends: only what follows this layer is recorded
-        captured.append(output.detach().requires_grad_())
-        return captured[-1].clone()  # a later layer may work in place
-
-    private.get_submodule(name).register_forward_hook(start_graph_here)
     with torch.inference_mode(False), torch.no_grad():
-        output = private(pixel_values.clone())
+        output, activations = _hooked_copy(model, name)(pixel_values.clone())
         logits = output.raw_logits if "raw_logits" in output else output.logits
         wanted = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
         chosen = logits.gather(1, wanted.expand(len(logits))[:, None])
-        activations = captured[-1]
         (gradients,) = torch.autograd.grad(chosen.sum(), activations)
         weights = gradients.float().mean((2, 3), keepdim=True)
         cam = (weights * activations.float()).sum(1).relu().detach()
         cam = cam - cam.amin((1, 2), keepdim=True)
         return cam / cam.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
+
+
+class _HookedCopy:
+    """A private copy of a model that starts a graph after one layer, for any number of threads at once."""
+
+    def __init__(self, model: "PreTrainedModel", name: str):
+        self.parts, self.name = _parts(model), name
+        self.model = shared_copy(model)
+        self._of_thread = threading.local()
+        self.model.get_submodule(name).register_forward_hook(self._start_graph_here)
+
+    def is_of(self, model: "PreTrainedModel") -> bool:
+        """Whether the model still consists of the modules and tensors that were copied."""
+        now = _parts(model)
+        return len(now) == len(self.parts) and all(a is b for a, b in zip(now, self.parts, strict=True))
+
+    def __call__(self, pixel_values: Tensor) -> tuple[Any, Tensor]:
+        """The model's output, and the layer's, which the output's graph starts from."""
+        output = self.model(pixel_values)
+        return output, self._of_thread.__dict__.pop("captured")
+
+    def _start_graph_here(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise ValueError(f"Grad-CAM needs a layer whose output is (B, C, h, w); {self.name} gives another")
+        torch.set_grad_enabled(True)  # until the enclosing no_grad ends: only what follows this layer is recorded
+        self._of_thread.captured = output.detach().requires_grad_()
+        return self._of_thread.captured.clone()  # a later layer may work in place
+
+
+def _parts(model: nn.Module) -> list[object]:
+    """The modules in a model, without itself, and its tensors, which the copy shares: their values may change."""
+    modules = list(model.modules())[1:]
+    return [*modules, *chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in (model, *modules))]
+
+
+_COPIES: weakref.WeakKeyDictionary[nn.Module, _HookedCopy] = weakref.WeakKeyDictionary()
+"""The last hooked copy of each model that still lives."""
+_COPYING = threading.Lock()
+
+
+def _hooked_copy(model: "PreTrainedModel", name: str) -> _HookedCopy:
+    with _COPYING:
+        kept = _COPIES.get(model)
+        if kept is None or kept.name != name or not kept.is_of(model):
+            kept = _COPIES[model] = _HookedCopy(model, name)
+        return kept
 
 
 @torch.no_grad()

@@ -1,11 +1,15 @@
 """Maps agree with the reference Grad-CAM, land at the right pixels of the photo, and leave the model as it was."""
 
+import copy
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
+from fer_hf import attention
 from fer_hf.attention import attention_maps, grad_cam, warp_to_photo
 from fer_hf.hub import load_model
 
@@ -77,6 +81,33 @@ def test_threads_that_share_a_model_get_their_own_maps(model, pixel_values):
     for thread in threads:
         thread.join()
     assert all(torch.equal(result, alone[index % 3]) for index, result in enumerate(results))
+
+
+def test_the_private_copy_is_kept_until_the_model_has_other_parts(model, pixel_values, monkeypatch):
+    copies = []
+    shared_copy = attention.shared_copy
+    monkeypatch.setattr(attention, "shared_copy", lambda one: copies.append(None) or shared_copy(one))
+    changed = copy.deepcopy(model)
+
+    def copies_made() -> int:
+        before = len(copies)
+        found = grad_cam(changed, pixel_values, 3)
+        made = len(copies) - before
+        assert torch.equal(found, grad_cam(copy.deepcopy(changed), pixel_values, 3))
+        return made
+
+    assert copies_made() == 1
+    with torch.no_grad():
+        changed.classifier.weight.neg_()  # shared with the copy
+    assert copies_made() == 0
+    changed.classifier = torch.nn.Linear(changed.classifier.in_features, 7)
+    assert copies_made() == 1
+    changed.double().float()  # puts other buffers in place
+    assert copies_made() == 1
+    lives = weakref.ref(changed)
+    changed = None
+    gc.collect()
+    assert lives() is None
 
 
 def test_a_model_without_cam_layer_says_so_and_takes_one(model, pixel_values):
