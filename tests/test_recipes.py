@@ -1,10 +1,15 @@
 """Recipes: what is allowed, what is refused, and that every one in the project parses."""
 
+from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 
+from fer_hf.data.sources import load_source
+from fer_hf.labels import FER7
+from tests.data_folders import class_folders
 from training.config import Phase, Recipe, build, dump_recipe, load_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "training" / "recipes").rglob("*.yaml"))
@@ -47,6 +52,31 @@ def test_values_are_read_as_their_fields_say(tmp_path):
     assert recipe.phases == [Phase(epochs=2, lr=1.0)]
     assert recipe.epochs == 2
     assert (recipe.seed, recipe.schedule.step_epochs) == (3, (1.0,))
+
+
+def published(name: str) -> Recipe:
+    return load_recipe(next(path for path in RECIPES if path.parent.name == "published" and path.stem == name))
+
+
+def classes_read(folder: Path, recipe: Recipe) -> dict[str, int]:
+    (split,) = load_source(folder, recipe.data.source).values()
+    return Counter(split.features["label"].names[label] for label in split["label"])
+
+
+TEN = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+
+
+@pytest.mark.parametrize("name", ["cbam_5cnn", "efficientnet_b3"])
+def test_seven_of_the_ten_labels_of_fer24_ck_are_used(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = class_folders(tmp_path / "FER24_CK", dict.fromkeys(TEN, 2))
+    assert classes_read(folder, published(name)) == dict.fromkeys(FER7, 2)
+
+
+def test_contempt_of_affectnet_becomes_disgust(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = class_folders(tmp_path / "affectnet", dict.fromkeys(TEN[:8], 2))
+    assert classes_read(folder, published("resnet_swish")) == dict.fromkeys(FER7, 2) | {"disgust": 4}
 
 
 def test_soft_votes_are_judged_by_their_majority():
