@@ -30,7 +30,10 @@ if __name__ == "__main__":
             shelf = open_shelf(configured_model())
         except ModelError as error:
             sys.exit(str(error))
-        store = configured_store(shelf.first.recognizer.labels)
+        try:
+            store = configured_store(shelf.first.recognizer.labels)
+        except (ValueError, OSError) as error:
+            sys.exit(f"Contributions cannot be set up: {error}")
         page = build_page(shelf, store=store)
         _, address, _ = page.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
         print(f"The demo is ready at {address}", flush=True)

@@ -23,6 +23,7 @@ from .repository import ContributionRepo, RepositoryFault
 
 PATIENCE_S = 15.0
 """How long a visitor waits while the Hub fails; a request under way then may take its time on top."""
+FIRST_WAIT_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -79,18 +80,19 @@ class HubStore:
         return False
 
     def _send(self, receipt: str, data: bytes) -> None:
-        key, deadline, wait_s, sent = key_of(receipt), time.monotonic() + PATIENCE_S, 1.0, False
+        key, deadline, wait_s, sent = key_of(receipt), time.monotonic() + PATIENCE_S, FIRST_WAIT_S, False
         while True:
             try:
                 self.repo.add({key: data})
                 return
             except RepositoryFault as fault:
-                sent, wait_s = sent or fault.sent, max(wait_s * 2, fault.retry_after_s or 0)
+                sent, wait_s = sent or fault.sent, max(wait_s, fault.retry_after_s or 0)
                 if not fault.passing or time.monotonic() + wait_s > deadline:
                     logger.warning("A contribution was not taken: %s", fault)
                     self._undo(key, data, receipt, fault, sent)
                     raise ValueError(f"Nothing was stored. {fault}") from fault
             time.sleep(wait_s)
+            wait_s *= 2
 
     def _undo(self, key: str, data: bytes, receipt: str, fault: RepositoryFault, sent: bool) -> None:
         """Take back what may have arrived, so that what the visitor is told is true."""

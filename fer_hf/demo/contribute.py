@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import gradio as gr
 from PIL import Image
 
-from fer_hf.contributions import CONSENT, ContributionStore, Offer
+from fer_hf.contributions import CONSENT, ContributionStore, HubStore, Offer
 from fer_hf.demo.archives import MAX_FILES, count_files, unpack
 from fer_hf.demo.calls import answer, files_of, first_file
 from fer_hf.demo.desk import Desk
@@ -29,19 +29,24 @@ FACE_MARGIN = 0.5
 """Room around the face box, so that the picture can be aligned again to any model's framing."""
 SHOWN_REASONS = 20
 
+Store = ContributionStore | HubStore
 
-def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: ContributionStore) -> gr.HTML:
+
+def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Store) -> gr.HTML:
     """The tab's one component."""
+    storing = Line(running=1, waiting=16, seconds=180) if isinstance(store, HubStore) else line  # the Hub takes longer
 
     async def find(form) -> dict:
         return await answer(line, lambda: {"html": show_faces(shelf.first, first_file(form), store.labels)})
 
     async def give(form) -> dict:
         number, label = int(form.data.get("face", 0)), str(form.data.get("label", ""))
-        return await answer(line, lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form)))
+        return await answer(
+            storing, lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form))
+        )
 
     async def withdraw(receipt) -> dict:
-        return await answer(line, lambda: {"withdrawn": store.withdraw(str(receipt))})
+        return await answer(storing, lambda: withdraw_given(store, str(receipt)))
 
     def prepare(form):
         uploads, keep = files_of(form), form.data.get("keep") == "yes"
@@ -49,7 +54,7 @@ def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Contributi
         return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=_agreed(form))
 
     calls = [find, give, withdraw, *job_calls(jobs, prepare)]
-    return tab_component("contribute", _page_html(), "fer.contributeTab(element, server)", calls)
+    return tab_component("contribute", _page_html(store), "fer.contributeTab(element, server)", calls)
 
 
 def _agreed(form) -> bool:
@@ -83,7 +88,7 @@ def cut_face(photo: Image.Image, face: Face) -> Image.Image:
     return align_face(photo, face, template=None, size_px=size_px, margin=FACE_MARGIN).crop
 
 
-def give_face(desk: Desk, store: ContributionStore, upload: Upload, number: int, label: str, consent: bool) -> dict:
+def give_face(desk: Desk, store: Store, upload: Upload, number: int, label: str, consent: bool) -> dict:
     """The receipt for one face of a photo, stored with the label its giver chose."""
     _require_consent(consent)
     predictions = (found := desk.recognize(upload)).predictions
@@ -98,7 +103,23 @@ def _require_consent(consent: bool) -> None:
         raise Refused("Tick the consent above first; nothing was stored.")
 
 
-def _store(store: ContributionStore, offers: Sequence[Offer]) -> str:
+def withdraw_given(store: Store, receipt: str) -> dict:
+    """What to tell someone who withdraws with a receipt."""
+    try:
+        count = store.withdraw(receipt)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise Refused("The store cannot be written to at the moment; nothing was withdrawn.") from error
+    if not count:
+        raise Refused("Nothing is stored under this id.")
+    said = f"Withdrawn and deleted: {count}."
+    if isinstance(store, ContributionStore) and store.repo_id:
+        said += f" The data set {store.repo_id} follows within minutes of the Hub being reachable."
+    return {"said": said}
+
+
+def _store(store: Store, offers: Sequence[Offer]) -> str:
     try:
         return store.add(offers, consent=True)
     except ValueError as error:
@@ -115,7 +136,7 @@ class Audit:
     rejected: list[tuple[str, str]]
 
 
-def audit_zip(desk: Desk, store: ContributionStore, uploads: Sequence[Upload], progress: Progress) -> Audit:
+def audit_zip(desk: Desk, store: Store, uploads: Sequence[Upload], progress: Progress) -> Audit:
     """Look at every photo; the folder it lies in is its label, as in ``happy/anna.jpg``."""
     total, seen = count_files(uploads), set()
     offers, rejected = [], []
@@ -135,7 +156,7 @@ def audit_zip(desk: Desk, store: ContributionStore, uploads: Sequence[Upload], p
     return Audit(offers, rejected)
 
 
-def _offer_of(desk: Desk, store: ContributionStore, upload: Upload) -> Offer:
+def _offer_of(desk: Desk, store: Store, upload: Upload) -> Offer:
     folder = PurePosixPath(upload.name).parent.name
     try:
         label = canonical_label(folder)
@@ -151,7 +172,7 @@ def _offer_of(desk: Desk, store: ContributionStore, upload: Upload) -> Offer:
 
 
 def take_zip(
-    desk: Desk, store: ContributionStore, uploads: Sequence[Upload], progress: Progress, *, keep: bool, consent: bool
+    desk: Desk, store: Store, uploads: Sequence[Upload], progress: Progress, *, keep: bool, consent: bool
 ) -> dict:
     """The audit as HTML; with ``keep`` what passed is stored as well, under one receipt."""
     if keep:
@@ -179,13 +200,37 @@ def _audit_html(audit: Audit) -> str:
     )
 
 
-def _page_html() -> str:
+def what_happens(store: Store) -> str:
+    """Where a given picture goes, when, and how it gets away again."""
+    if not store.repo_id:
+        return (
+            "It stays on this server, where its operator looks at it and may put it into a data set. With your id you "
+            "can withdraw it; it is then deleted here at once. Data sets and models made of it before keep it."
+        )
+    name = escape(store.repo_id)
+    if isinstance(store, HubStore):
+        first = f"It is sent to the data set {name} on the Hugging Face Hub; you get your id once it is there."
+        gone = "at once there, from its history too"
+    else:
+        first = (
+            f"It is kept on this server and sent to the data set {name} on the Hugging Face Hub, as a rule within a "
+            "minute."
+        )
+        gone = "at once here, and within minutes there, from its history too"
+    return (
+        f"{first} Whoever may see that data set sees your picture from then on, before anyone has reviewed it; "
+        f"training uses it only after a review. With your id you can withdraw it; it is then deleted {gone}. Copies "
+        "that others made before, and models trained with it, are out of reach."
+    )
+
+
+def _page_html(store: Store) -> str:
     notice = (
         '<div class="fer-notice" role="note"><strong>What is stored.</strong> Only what you give with the '
         "button: the face "
         "with a little room around it, encoded anew without metadata, your label, and what the model had "
         "said. You get an "
-        "id with which you can withdraw it. Looking at a photo here stores nothing.</div>"
+        f"id with which you can withdraw it. Looking at a photo here stores nothing.<p>{what_happens(store)}</p></div>"
         f'<p><label><input type="checkbox" name="consent"> {escape(CONSENT)}</label></p>'
     )
     hint = (

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from fer_hf.contributions import ContributionStore
+from fer_hf.contributions import ContributionRepo, ContributionStore, HubStore, Pusher
 from fer_hf.demo.about import build_about_tab
 from fer_hf.demo.api import build_api
 from fer_hf.demo.batch import build_batch_tab
@@ -28,7 +29,9 @@ HEADER = (
 )
 
 
-def build_page(shelf: Shelf, *, line: Line | None = None, store: ContributionStore | None = None) -> gr.Blocks:
+def build_page(
+    shelf: Shelf, *, line: Line | None = None, store: ContributionStore | HubStore | None = None
+) -> gr.Blocks:
     """The whole demo around a shelf of models, not yet launched; with a store, visitors can contribute."""
     line, jobs = line or Line(), Jobs()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as page:
@@ -74,7 +77,33 @@ def launch_options() -> dict:
     }
 
 
-def configured_store(labels: Sequence[str]) -> ContributionStore | None:
-    """The store in the folder that the environment variable FER_CONTRIBUTIONS names; None, and no tab, without one."""
-    folder = os.environ.get("FER_CONTRIBUTIONS")
-    return ContributionStore(folder, labels) if folder else None
+def configured_store(labels: Sequence[str]) -> ContributionStore | HubStore | None:
+    """Where visitors' pictures go, as the environment says; None, and no tab, where it says nothing.
+
+    FER_CONTRIBUTIONS is a folder, FER_CONTRIBUTIONS_REPO a data set on the Hub. With both, what is in the folder is
+    sent there in the background from now on, with FER_CONTRIBUTIONS_PR=1 as pull requests. The data set alone is for
+    where no folder lasts. The Hub is not asked for anything yet. Raises ValueError for a name that cannot be one, and
+    for a folder on a Space's own disk, which is lost at every restart.
+    """
+    folder, repo_id = os.environ.get("FER_CONTRIBUTIONS"), os.environ.get("FER_CONTRIBUTIONS_REPO")
+    if folder and os.environ.get("SPACE_ID") and not _is_mounted(Path(folder)):
+        raise ValueError(
+            f"FER_CONTRIBUTIONS is {folder}, which a restart of the Space deletes; name a folder on storage mounted to "
+            "it, or leave it out and set FER_CONTRIBUTIONS_REPO"
+        )
+    if not repo_id:
+        return ContributionStore(folder, labels) if folder else None
+    as_pull_requests = os.environ.get("FER_CONTRIBUTIONS_PR", "0")
+    if as_pull_requests not in ("0", "1"):
+        raise ValueError(f"FER_CONTRIBUTIONS_PR is {as_pull_requests!r}; set it to 1 or 0, or leave it out")
+    repo = ContributionRepo(repo_id, as_pull_requests=as_pull_requests == "1")
+    if not folder:
+        return HubStore(repo, labels)
+    store = ContributionStore(folder, labels, repo_id)
+    Pusher(store, repo).start()
+    return store
+
+
+def _is_mounted(folder: Path) -> bool:
+    folder = folder.resolve()
+    return next(place for place in (folder, *folder.parents) if place.is_mount()) != Path("/")

@@ -50,7 +50,6 @@ function contributeTab(element, server) {
   root.querySelector(".fer-withdraw").addEventListener("submit", async (event) => {
     event.preventDefault();
     const answer = await server.withdraw(event.target.elements.receipt.value).catch(() => ({ error: BUSY }));
-    const none = answer.withdrawn === 0 ? "Nothing is stored under this id." : "";
-    say(root, answer.error || none, answer.withdrawn ? `Withdrawn and deleted: ${answer.withdrawn}.` : "");
+    say(root, answer.error, answer.said || "");
   });
 }
