@@ -47,6 +47,7 @@ class TorchClassifier:
         self.face_template = getattr(processor, "face_template", None)
         self.face_margin = getattr(processor, "face_margin", 0.2)
         self.answer_threshold = getattr(model.config, "conformal_threshold", None)
+        self.answer_coverage = getattr(model.config, "conformal_coverage", None)
         self.network = fold_norms(shared_copy(model))
 
     def pixel_values(self, crops: Sequence[Image.Image]) -> torch.Tensor:

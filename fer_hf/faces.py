@@ -39,13 +39,15 @@ class Prediction:
     """The perceived expression of one face: every class with its probability, in the model's class order.
 
     ``face`` is None where the picture was given as a crop. ``attention`` maps a name to an (h, w) map in crop space
-    with values in [0, 1], or to (C,) channel gates.
+    with values in [0, 1], or to (C,) channel gates. ``answer_threshold`` is the probability from which the model's
+    config lets a class belong to the answer; None where it states none, or where ``scores`` are a mean over views.
     """
 
     scores: dict[str, float]
     face: Face | None
     aligned: AlignedFace
     attention: dict[str, np.ndarray] | None = None
+    answer_threshold: float | None = None
 
     @property
     def label(self) -> str:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .download import ModelError, download_model
-from .model_folder import check_model_folder, has_our_processor, is_described, read_description
+from .model_folder import (
+    check_model_folder,
+    has_our_processor,
+    is_described,
+    read_description,
+    settings_file,
+    weight_files,
+)
 from .registry import MODEL_TYPES, config_class, model_class
 
 if TYPE_CHECKING:
@@ -33,6 +40,16 @@ def default_model_path() -> Path:
 def configured_model() -> str:
     """What the environment variable FER_MODEL names, a folder or ``user/name@revision``; else the embedded model."""
     return os.environ.get("FER_MODEL") or str(default_model_path())
+
+
+def model_folders(root: Path) -> list[Path]:
+    """The folders in ``root`` that hold a model, or describe an ensemble of others, by name."""
+    return sorted(folder for folder in root.iterdir() if settings_file(folder).is_file())
+
+
+def weights_bytes(folder: Path) -> int:
+    """The size of the files that a model's weights are read from; of a described ensemble, its members'."""
+    return sum(file.stat().st_size for file in weight_files(folder))
 
 
 @dataclass(frozen=True)

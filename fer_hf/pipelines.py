@@ -32,6 +32,9 @@ class FacialExpressionPipeline(Pipeline):
         faces: "detect" finds the faces; "crop" takes each picture as one face already (its box is None).
         tta: average over the crop and its mirror image.
         attention: add ``attention`` (Grad-CAM and gates by name) and ``photo_to_crop``, for ``warp_to_photo``.
+        answer: add ``answer``, every class that may be it (``["fear", "surprise"]``), and ``coverage``: how often such
+            an answer holds the label on pictures like those it was fitted on. For models whose config states both, and
+            one view of each face, so not with ``tta``.
         top_k: keep that many classes in ``scores``, most probable first; None keeps all in the model's order.
         batch_size: photos that are read before the model runs.
     """
@@ -64,11 +67,13 @@ class FacialExpressionPipeline(Pipeline):
         faces: str | None = None,
         tta: bool | None = None,
         attention: bool | None = None,
+        answer: bool | None = None,
         top_k: int | None = None,
     ) -> tuple[dict, dict, dict]:
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, or None for all classes; {top_k} was given")
-        steps = ({"faces": faces}, {"tta": tta, "attention": attention}, {"top_k": top_k})
+        forward = {"tta": tta, "attention": attention, "answer": answer}
+        steps = ({"faces": faces}, forward, {"answer": answer, "top_k": top_k})
         return tuple({name: value for name, value in step.items() if value is not None} for step in steps)
 
     def get_iterator(
@@ -91,14 +96,25 @@ class FacialExpressionPipeline(Pipeline):
         return found
 
     def _forward(
-        self, batch: list[list[FoundFace]], tta: bool = False, attention: bool = False
+        self, batch: list[list[FoundFace]], tta: bool = False, attention: bool = False, answer: bool = False
     ) -> list[tuple[Prediction, ...]]:
+        if answer and tta:
+            raise ValueError("the coverage of an answer was measured on one view of each face: leave out answer or tta")
         together = [found for photo in batch for found in photo]
         predictions = iter(self.recognizer.predict(together, tta=tta, attention=attention))
         return [tuple(next(predictions) for _ in photo) for photo in batch]
 
-    def postprocess(self, predictions: tuple[Prediction, ...], top_k: int | None = None) -> list[dict]:
-        return [as_dict(prediction, top_k) for prediction in predictions]
+    def postprocess(
+        self, predictions: tuple[Prediction, ...], answer: bool = False, top_k: int | None = None
+    ) -> list[dict]:
+        rows = [as_dict(prediction, top_k) for prediction in predictions]
+        if answer:
+            for row, prediction in zip(rows, predictions, strict=True):
+                row |= {
+                    "answer": list(self.recognizer.answer(prediction)),
+                    "coverage": self.recognizer.answer_coverage,
+                }
+        return rows
 
 
 class _Rows(Dataset):

@@ -188,6 +188,16 @@ class ExpressionRecognizer:
         blank = Image.new("RGB", (self.classifier.size_px,) * 2)
         return cell_grids(shared_copy(self.classifier.network), self.classifier.pixel_values([blank]))
 
+    @property
+    def answer_threshold(self) -> float | None:
+        """The probability from which a class belongs to ``answer``; None where the model states none."""
+        return getattr(self.classifier, "answer_threshold", None)
+
+    @property
+    def answer_coverage(self) -> float | None:
+        """How often ``answer`` holds the label, on pictures like those it was fitted on; None where nobody knows."""
+        return getattr(self.classifier, "answer_coverage", None)
+
     def answer(self, prediction: Prediction) -> tuple[str, ...]:
         """The classes an honest answer names, most probable first: ``("fear", "surprise")`` where it may be either.
 
@@ -195,7 +205,7 @@ class ExpressionRecognizer:
         on pictures like those it was fitted on, such answers hold the label ``conformal_coverage`` of the time. Raises
         ValueError where the model states no threshold.
         """
-        threshold = getattr(self.classifier, "answer_threshold", None)
+        threshold = self.answer_threshold
         if threshold is None:
             raise ValueError(
                 "this model states no conformal_threshold; fit one with training/eval.py --fit-temperature"
@@ -227,8 +237,9 @@ class ExpressionRecognizer:
         crops = [aligned.crop for _, aligned in found]
         scores = self.classify(crops, tta=tta)
         maps = self.attend(crops) if attention and crops else [None] * len(crops)
+        threshold = None if tta else self.answer_threshold  # it was fitted on one view
         return tuple(
-            Prediction(dict(zip(self.labels, row.tolist(), strict=True)), face, aligned, looked_at)
+            Prediction(dict(zip(self.labels, row.tolist(), strict=True)), face, aligned, looked_at, threshold)
             for (face, aligned), row, looked_at in zip(found, scores, maps, strict=True)
         )
 

@@ -25,6 +25,7 @@ class FakeRecognizer:
 
     labels = FER7
     attention_names = ("grad_cam", "stage1.block1.se", "stage2.block1.cbam.spatial")
+    answer_threshold = answer_coverage = None
 
     def __init__(self, mirrored: bool = False) -> None:
         self.mirrored, self.delay_s = mirrored, 0.0
@@ -50,7 +51,7 @@ class FakeRecognizer:
         aligned = [align_face(photo.image, face, template=None, size_px=CROP_PX) for face in faces]
         scores = self.classify([one.crop for one in aligned])
         predictions = tuple(
-            Prediction(dict(zip(FER7, row.tolist(), strict=True)), face, one)
+            Prediction(dict(zip(FER7, row.tolist(), strict=True)), face, one, answer_threshold=self.answer_threshold)
             for row, face, one in zip(scores, faces, aligned, strict=True)
         )
         return Recognition(photo.image, predictions, detection.skipped, photo.notes)

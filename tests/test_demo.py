@@ -18,6 +18,7 @@ from fer_hf.demo.records import photo_record, to_csv
 from fer_hf.demo.uploads import Upload, safe_name
 from fer_hf.demo.wording import (
     describe_face,
+    explain_doubt,
     measure_detail,
     measure_turn,
     name_expression,
@@ -53,8 +54,35 @@ def test_a_label_stands_alone_only_where_it_leads(scores, name):
     assert name_expression(scores) == name
 
 
-def make_prediction(scores, face=None, crop=None):
-    return Prediction(scores, face, AlignedFace(crop or Image.new("RGB", (48, 48)), np.eye(2, 3)))
+@pytest.mark.parametrize(
+    ("scores", "text"),
+    [
+        ({"happy": 0.9, "sad": 0.1}, "happy, 90%"),
+        ({"sad": 0.4, "fear": 0.6}, "fear or sad (60%, 40%)"),
+        ({"fear": 0.3, "surprise": 0.35, "angry": 0.35}, "perhaps surprise, 35%"),
+        ({"happy": 0.62, "sad": 0.37, "fear": 0.01}, "happy, 62%"),  # a lead of exactly 0.25 has no say
+    ],
+)
+def test_doubt_is_worded_by_the_models_own_threshold(scores, text):
+    assert describe_face(make_prediction(scores, answer_threshold=0.38)) == text
+
+
+def test_doubt_is_explained_with_the_coverage_the_model_states(desk):
+    desk.recognizer.answer_threshold, desk.recognizer.answer_coverage = 0.38, 0.9
+    photo = Upload("grey.png", encode(colour=(120, 118, 119)))  # three colours alike: no expression stands out
+    assert "perhaps" in desk.show(photo)
+    assert "Every expression from 38% on is named" in desk.show(photo)
+    assert "hold the raters' label 90% of the time" in unescape(desk.show(photo))
+    assert len(desk.record(photo)["faces"][0]["between"]) == 1
+    desk.recognizer.answer_threshold = 0.1
+    assert len(desk.record(photo)["faces"][0]["between"]) == 3
+    clear = explain_doubt([make_prediction({"happy": 0.9, "sad": 0.1}, answer_threshold=0.38)], 0.9)
+    assert clear == ""
+
+
+def make_prediction(scores, face=None, crop=None, answer_threshold=None):
+    aligned = AlignedFace(crop or Image.new("RGB", (48, 48)), np.eye(2, 3))
+    return Prediction(scores, face, aligned, answer_threshold=answer_threshold)
 
 
 def test_unsure_faces_are_described_with_both_probabilities():

@@ -379,25 +379,3 @@ def test_maps_lie_where_strided_convolutions_put_their_cells(astronaut):
     assert recognizer._map_grids[12] == CellGrid(0.0, 4.0)
     (maps,) = recognizer.attend([astronaut.crop((177, 59, 273, 155)).resize((48, 48))])
     assert maps["grad_cam"].shape == (48, 48)
-
-
-def test_an_answer_names_every_class_that_reaches_the_models_threshold(astronaut):
-    from fer_hf.faces import AlignedFace, Prediction
-    from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
-    from fer_hf.models.image_processing_fer import FerImageProcessor
-    from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
-
-    def recognizer(**answers):
-        labels = {0: "fear", 1: "happy", 2: "surprise"}
-        config = ResNetSwishConfig(id2label=labels, hidden_sizes=(4, 8), depths=(1, 1), **answers)
-        return ExpressionRecognizer.from_model(ResNetSwishForImageClassification(config), FerImageProcessor())
-
-    def asked(**scores):
-        aligned = AlignedFace(astronaut, np.eye(2, 3))
-        return recognizer(conformal_threshold=0.3, conformal_coverage=0.9).answer(Prediction(scores, None, aligned))
-
-    assert asked(fear=0.4, happy=0.1, surprise=0.5) == ("surprise", "fear")
-    assert asked(fear=0.28, happy=0.1, surprise=0.62) == ("surprise",)
-    assert asked(fear=0.27, happy=0.26, surprise=0.29) == ("surprise",)  # none reaches it: the best stands alone
-    with pytest.raises(ValueError, match="states no conformal_threshold"):
-        recognizer().answer(Prediction({"fear": 1.0}, None, AlignedFace(astronaut, np.eye(2, 3))))

@@ -20,11 +20,13 @@ from fer_hf.demo.tabs import NOTICE, STATUS, drop_zone, frame, placeholder, tab_
 from fer_hf.demo.uploads import Upload
 from fer_hf.demo.wording import name_expression, summarise
 from fer_hf.faces import AlignedFace
+from fer_hf.hub import weights_bytes
 from fer_hf.image_io import DEFAULT_LIMITS, read_image
 from fer_hf.recognition import GRAD_CAM
 from fer_hf.rendering import heat_image
 
 TIMED_RUNS = 3
+ENSEMBLE = "fer_ensemble"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Opinion:
 
     name: str
     scores: dict[str, float]
+    answer_threshold: float | None
     aligned: AlignedFace
     cam: np.ndarray | None
     elapsed_ms: float
@@ -50,16 +53,19 @@ def build_compare_tab(shelf: Shelf, line: Line) -> gr.HTML:
 
 
 def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], dict[str, float] | None]:
-    """The photo, every embedded model's opinion on its largest face, and their mean over the classes all share.
+    """The photo, every embedded model's opinion on its largest face, and the mean over the classes all share.
 
-    The mean is None for fewer than two models. Raises Refused where the photo has no face.
+    Ensembles are means already and do not count into it; it is None for fewer than two other models. Raises Refused
+    where the photo has no face.
     """
     photo = read_image(upload.data).image
     faces = shelf.first.recognizer.find_faces(photo).faces
     if not faces:
         raise Refused(summarise([], photo.size))
-    opinions = [_ask(desk, desk.recognizer.align(photo, faces[0])) for desk in shelf.embedded()]
-    return photo, opinions, average([one.scores for one in opinions]) if len(opinions) > 1 else None
+    desks = shelf.embedded()
+    opinions = [_ask(desk, desk.recognizer.align(photo, faces[0])) for desk in desks]
+    single = [one.scores for desk, one in zip(desks, opinions, strict=True) if desk.kind() != ENSEMBLE]
+    return photo, opinions, average(single) if len(single) > 1 else None
 
 
 def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -79,6 +85,7 @@ def _ask(desk: Desk, aligned: AlignedFace) -> Opinion:
     return Opinion(
         name=desk.model_name,
         scores=scores,
+        answer_threshold=desk.recognizer.answer_threshold,
         aligned=aligned,
         cam=desk.attention_of([aligned.crop])[0].get(GRAD_CAM),
         elapsed_ms=statistics.median(elapsed),
@@ -88,7 +95,7 @@ def _ask(desk: Desk, aligned: AlignedFace) -> Opinion:
 
 
 def _weights_bytes(folder: Path | None) -> int | None:
-    return None if folder is None else sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return None if folder is None else weights_bytes(folder)
 
 
 def comparison_records(shelf: Shelf, upload: Upload) -> dict:
@@ -112,9 +119,9 @@ def comparison_records(shelf: Shelf, upload: Upload) -> dict:
 def show_comparison(shelf: Shelf, upload: Upload) -> str:
     """A card a model, and one for their mean."""
     _, opinions, mean = ask_all(shelf, upload)
-    cards = [_card(one.name, one.scores, _facts(one), _pictures(one)) for one in opinions]
+    cards = [_card(one.name, one.scores, _facts(one), _pictures(one), one.answer_threshold) for one in opinions]
     if mean is not None:
-        cards.insert(0, _card("Mean of all", mean, f"{len(opinions)} models", ""))
+        cards.insert(0, _card("Mean of all", mean, "equal weights; ensembles do not count twice", ""))
     agreed = len({max(one.scores, key=one.scores.get) for one in opinions}) == 1
     verdict = "" if len(opinions) < 2 else "They agree." if agreed else "They do not agree."
     noun = "model" if len(opinions) == 1 else "models"
@@ -122,10 +129,10 @@ def show_comparison(shelf: Shelf, upload: Upload) -> str:
     return f'<p class="fer-summary">{escape(summary)}</p><div class="fer-cards">{"".join(cards)}</div>'
 
 
-def _card(name: str, scores: dict[str, float], facts: str, pictures: str) -> str:
+def _card(name: str, scores: dict[str, float], facts: str, pictures: str, answer_threshold: float | None = None) -> str:
     return (
         f'<article class="fer-result"><h3>{escape(name)}</h3><p class="fer-note">{facts}</p>{pictures}'
-        f'<p class="fer-summary">{escape(name_expression(scores))}</p>{bars_html(scores)}</article>'
+        f'<p class="fer-summary">{escape(name_expression(scores, answer_threshold))}</p>{bars_html(scores)}</article>'
     )
 
 

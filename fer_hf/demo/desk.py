@@ -10,7 +10,7 @@ from PIL import Image
 from fer_hf.demo.markup import ResultView, map_views, result_html
 from fer_hf.demo.records import photo_record, to_csv
 from fer_hf.demo.uploads import Upload
-from fer_hf.demo.wording import summarise
+from fer_hf.demo.wording import explain_doubt, summarise
 from fer_hf.demo.zero_gpu import on_gpu
 from fer_hf.faces import Prediction
 from fer_hf.image_io import read_image
@@ -74,7 +74,7 @@ class Desk:
             alt=f"{upload.name} with {count} {'face' if count == 1 else 'faces'} marked",
             predictions=self._with_attention(found.predictions),
             summary=summarise(found.predictions, found.photo.size),
-            notes=found.notes,
+            notes=[*found.notes, *filter(None, [explain_doubt(found.predictions, self.recognizer.answer_coverage)])],
             record=record,
             csv=to_csv([record]),
         )

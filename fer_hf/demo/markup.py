@@ -113,13 +113,14 @@ def _box(number: int, prediction: Prediction, photo_wh: tuple[int, int], crowd: 
 
 
 def _label(prediction: Prediction) -> str:
-    name = name_expression(prediction.scores)
+    name = name_expression(prediction.scores, prediction.answer_threshold)
     return name if " or " in name else f"{name} {percent(prediction.score)}"
 
 
 def _short_label(prediction: Prediction) -> str:
-    """The top label, with a question mark where it does not lead clearly: a crowd has no room for more."""
-    return prediction.label if name_expression(prediction.scores) == prediction.label else f"{prediction.label}?"
+    """The top label, with a question mark where it does not stand alone: a crowd has no room for more."""
+    name = name_expression(prediction.scores, prediction.answer_threshold)
+    return prediction.label if name == prediction.label else f"{prediction.label}?"
 
 
 def _face_row(number: int, prediction: Prediction) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from fer_hf.demo.wording import name_expression, warn_about_face
+from fer_hf.demo.wording import name_classes, warn_about_face
 from fer_hf.faces import Prediction
 from fer_hf.recognition import Recognition
 
@@ -15,7 +15,7 @@ def face_record(prediction: Prediction) -> dict:
         "label": prediction.label,
         "score": round(prediction.score, 6),
         "scores": {name: round(score, 6) for name, score in prediction.scores.items()},
-        "between": name_expression(prediction.scores).replace(" or ", ", ").split(", "),
+        "between": name_classes(prediction.scores, prediction.answer_threshold),
     }
     if prediction.face is not None:
         corners = (round(value, 2) for value in prediction.face.box_xyxy)

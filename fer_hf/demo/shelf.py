@@ -11,8 +11,7 @@ import torch
 
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import WORKERS
-from fer_hf.hub import ModelError, default_model_path, load_model
-from fer_hf.model_folder import DESCRIPTION
+from fer_hf.hub import ModelError, default_model_path, load_model, model_folders
 from fer_hf.recognition import ExpressionRecognizer
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
@@ -25,8 +24,7 @@ MAX_PARAMETERS = 350_000_000
 def embedded_models() -> dict[str, Path]:
     """Name and folder of every model and described ensemble that ships with the project, the default first."""
     default = default_model_path()
-    files = [file for name in ("config.json", DESCRIPTION) for file in default.parent.glob(f"*/{name}")]
-    folders = [file.parent for file in files] if default.is_dir() else []
+    folders = model_folders(default.parent) if default.is_dir() else []
     if default.parent.name != "model_cards":
         folders = [default]
     return {path.name: path for path in sorted(folders, key=lambda path: (path != default, path.name))}

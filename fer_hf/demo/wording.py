@@ -12,7 +12,7 @@ from fer_hf.rendering import percent
 SMALL_FACE_PX = 40
 """Below this many photo pixels across, a 48-pixel crop is mostly interpolated."""
 SURE_LEAD = 0.25
-"""The lead over the next class from which a label stands alone."""
+"""The lead over the next class from which a label stands alone, for models that state no threshold for answers."""
 TURNED_NOSE = 0.3
 """How far the nose tip may lie from the middle of the eyes, as a share of their distance: about 30° of turn."""
 BLURRED_DETAIL = 0.012
@@ -20,24 +20,51 @@ BLURRED_DETAIL = 0.012
 TINY_PHOTO_PX = 40
 
 
-def name_expression(scores: Mapping[str, float]) -> str:
-    """The top label where it leads clearly, else what it is between: ``fear or surprise``, most likely first.
+def name_classes(scores: Mapping[str, float], threshold: float | None = None) -> list[str]:
+    """The expressions that an honest answer names, most likely first.
+
+    With the ``threshold`` of the model's config, the top one and each that reaches it, as in
+    ``ExpressionRecognizer.answer``; without, the top one and up to two that it does not lead clearly.
+    """
+    ranked = sorted(scores, key=scores.get, reverse=True)
+    if threshold is not None:
+        return [ranked[0], *(name for name in ranked[1:] if scores[name] >= threshold)]
+    return [name for name in ranked if scores[ranked[0]] - scores[name] < SURE_LEAD][:3]
+
+
+def name_expression(scores: Mapping[str, float], threshold: float | None = None) -> str:
+    """The expressions that ``name_classes`` gives, as words; "perhaps" where even the top one misses the threshold.
 
     >>> name_expression({"fear": 0.45, "surprise": 0.4, "happy": 0.15})
     'fear or surprise'
+    >>> name_expression({"fear": 0.35, "surprise": 0.33, "happy": 0.32}, threshold=0.38)
+    'perhaps fear'
     """
-    ranked = sorted(scores, key=scores.get, reverse=True)
-    close = [name for name in ranked if scores[ranked[0]] - scores[name] < SURE_LEAD][:3]
-    return close[0] if len(close) == 1 else f"{', '.join(close[:-1])} or {close[-1]}"
+    *others, last = name_classes(scores, threshold)
+    if others:
+        return f"{', '.join(others)} or {last}"
+    return f"perhaps {last}" if threshold is not None and scores[last] < threshold else last
 
 
 def describe_face(prediction: Prediction) -> str:
-    """``happy, 97%`` or ``fear or surprise (45%, 40%)``."""
-    name = name_expression(prediction.scores)
-    if " or " not in name:
+    """``happy, 97%``, ``fear or surprise (45%, 40%)`` or ``perhaps fear, 35%``."""
+    scores, threshold = prediction.scores, prediction.answer_threshold
+    name, classes = name_expression(scores, threshold), name_classes(scores, threshold)
+    if len(classes) == 1:
         return f"{name}, {percent(prediction.score)}"
-    parts = sorted(prediction.scores.values(), reverse=True)[: name.count(",") + 2]
-    return f"{name} ({', '.join(percent(part) for part in parts)})"
+    return f"{name} ({', '.join(percent(scores[one]) for one in classes)})"
+
+
+def explain_doubt(predictions: Sequence[Prediction], coverage: float | None) -> str:
+    """What several named expressions, or "perhaps", mean for this model; empty where every face has a clear answer."""
+    unclear = [one for one in predictions if name_expression(one.scores, one.answer_threshold) != one.label]
+    if coverage is None or not unclear or unclear[0].answer_threshold is None:
+        return ""
+    return (
+        f"Every expression from {percent(unclear[0].answer_threshold)} on is named; a lone one below that is called "
+        f"perhaps. Answers named this way hold the raters' label {percent(coverage)} of the time on pictures like "
+        "those the model was adjusted with; on other photos it may be less."
+    )
 
 
 def warn_about_face(face: Face, aligned: AlignedFace) -> list[str]:
