@@ -3,10 +3,28 @@
 import io
 from pathlib import Path
 
+import datasets
 import numpy as np
 from PIL import Image
 
+from fer_hf.labels import FER7
+
 VOTES_HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+
+FEATURES = datasets.Features(
+    image=datasets.Image(), label=datasets.ClassLabel(names=list(FER7)), row_id=datasets.Value("string")
+)
+"""What every source reads into, where it knows neither subjects nor votes."""
+
+
+def names(split: datasets.Dataset) -> list[str]:
+    """The class names of a split's rows."""
+    return [split.features["label"].names[label] for label in split["label"]]
+
+
+def grey(image: Image.Image) -> np.ndarray:
+    """Grey values that can be subtracted."""
+    return np.asarray(image.convert("L"), dtype=np.int64)
 
 
 def picture(seed: int, side_px: int = 48, colour: bool = False) -> Image.Image:

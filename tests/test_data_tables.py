@@ -1,0 +1,113 @@
+"""Parquet and the Hub: whole or as a stream, every table reads into the one schema."""
+
+import datasets
+import pytest
+from huggingface_hub import HfApi
+
+from fer_hf.data.sources import SourceOptions, load_source, read_source
+from tests.data_folders import FEATURES, class_folders, grey, names, png, write_files
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What is stored stays in the test's own folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def table(tmp_path):
+    columns = {
+        "image": [{"bytes": png(i), "path": None} for i in range(6)] + [{"bytes": b"no picture", "path": None}],
+        "label": [0, 1, 2, 0, 1, 2, 0],
+        "ferplus_votes": [[i] + [0] * 8 + [10 - i] for i in range(7)],
+        "note": ["x"] * 7,
+    }
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=["Sadness", "contempt", "joy"]),
+        ferplus_votes=datasets.Sequence(datasets.Value("uint8"), length=10),
+        note=datasets.Value("string"),
+    )
+    folder = tmp_path / "table"
+    folder.mkdir()
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    whole.to_parquet(folder / "train.parquet")
+    whole.select([1, 2]).to_parquet(folder / "validation-00000-of-00001.parquet")
+    return folder
+
+
+def test_parquet_reads_into_the_schema_whatever_its_class_order(table):
+    splits = load_source(table, max_skipped_share=0.2)
+    votes = datasets.Features(votes=datasets.Sequence(datasets.Value("int32"), length=10))
+    assert splits["train"].features == datasets.Features(FEATURES | votes)
+    assert names(splits["train"]) == ["sad", "happy", "sad", "happy"]
+    assert splits["train"]["row_id"][:] == [f"train/{i:06d}" for i in (0, 2, 3, 5)]
+    assert [row[0] for row in splits["train"]["votes"]] == [0, 2, 3, 5]
+    assert names(splits["validation"]) == ["happy"]
+
+
+def test_a_stream_gives_the_same_rows_as_the_whole(table):
+    whole = load_source(table, max_skipped_share=0.2)
+    stream = load_source(table, streaming=True)
+    assert isinstance(stream, datasets.IterableDatasetDict)
+    for name, split in whole.items():
+        rows = list(stream[name])
+        assert stream[name].features == split.features
+        assert [row["row_id"] for row in rows] == split["row_id"][:]
+        assert [row["label"] for row in rows] == split["label"][:]
+        assert [row["votes"] for row in rows] == split["votes"][:]
+        assert all((grey(row["image"]) == grey(kept)).all() for row, kept in zip(rows, split["image"], strict=True))
+
+
+def test_labels_as_text_stream_too_and_rows_without_one_are_passed_by(tmp_path):
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(4)], "emotion": ["Happy", None, "anger", "joy"]}
+    features = datasets.Features(image=datasets.Image(), emotion=datasets.Value("string"))
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    whole = read_source(tmp_path / "data", SourceOptions(max_skipped_share=0.3))
+    assert names(whole.splits["train"]) == ["happy", "angry", "happy"]
+    assert [(row.row_id, row.reason) for row in whole.reports[0].skipped] == [("train/000001", "it has no label")]
+    rows = list(load_source(tmp_path / "data", streaming=True)["train"])
+    assert [row["label"] for row in rows] == whole.splits["train"]["label"][:]
+
+
+def test_what_load_source_gives_can_be_saved_and_read_again(table, tmp_path):
+    first = load_source(table, max_skipped_share=0.2)
+    for name, split in first.items():
+        split.to_parquet(tmp_path / "again" / f"{name}.parquet")
+    again = load_source(tmp_path / "again")
+    assert again["train"].features == first["train"].features
+    assert again["train"].remove_columns("image")[:] == first["train"].remove_columns("image")[:]
+
+
+def test_a_table_without_labels_and_a_file_that_is_no_parquet_are_refused(tmp_path):
+    datasets.Dataset.from_dict({"image": [1], "mood": [2]}).to_parquet(tmp_path / "a" / "train.parquet")
+    with pytest.raises(ValueError, match="the columns are image, mood; one of label, labels, emotion"):
+        load_source(tmp_path / "a")
+    write_files(tmp_path / "b", {"train.parquet": b"no parquet"})
+    with pytest.raises(ValueError, match=r"one of .*train.parquet is no readable parquet"):
+        load_source(tmp_path / "b")
+
+
+def test_a_name_that_is_nothing_here_is_looked_for_on_the_hub_and_a_path_is_not(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"someone/no-such-data is neither a file or folder nor a data set that the Hub gives"
+    ):
+        load_source("someone/no-such-data")
+    with pytest.raises(ValueError, match="there is no file or folder"):
+        load_source(tmp_path / "nothing here")
+
+
+def test_a_data_set_of_files_on_the_hub_is_read_whole_and_streamed(hub, tmp_path):
+    folder = class_folders(tmp_path / "data", {"train/Happiness": 3, "train/Anger": 2, "test/Anger": 1})
+    write_files(folder, {"train/Anger/broken.png": png(90)[:100]})
+    HfApi().create_repo("user/photos", repo_type="dataset")
+    HfApi().upload_folder(repo_id="user/photos", repo_type="dataset", folder_path=folder)
+    whole = load_source("user/photos", max_skipped_share=0.2)
+    stream = load_source("user/photos", streaming=True)
+    assert {name: split.num_rows for name, split in whole.items()} == {"train": 5, "test": 1}
+    for name, split in whole.items():
+        rows = list(stream[name])
+        assert [row["row_id"] for row in rows] == split["row_id"][:]
+        assert [row["label"] for row in rows] == split["label"][:]
+        assert all((grey(row["image"]) == grey(kept)).all() for row, kept in zip(rows, split["image"], strict=True))
+    assert sorted(names(whole["train"])) == ["angry"] * 2 + ["happy"] * 3
