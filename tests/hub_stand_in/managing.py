@@ -66,7 +66,7 @@ def delete_lfs_files(call: Call) -> Reply:
     with repo.lock:
         for sha256 in wanted["sha"]:
             (repo.folder / "lfs" / sha256).unlink(missing_ok=True)
-        if wanted["rewriteHistory"]:
+        if wanted["rewriteHistory"] and call.store.rewrites_history:
             repo.rewrite_without(set(wanted["sha"]))
     return as_json({})
 

@@ -67,6 +67,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root, self.lock = Path(root), threading.RLock()
+        self.rewrites_history = True  # or deletes LFS objects alone, as a Hub that has not come round to it yet
 
     def create(self, kind: str, repo_id: str, private: bool, sdk: str | None = None) -> "Repo":
         """A new repository with the Hub's first commit (.gitattributes); 409 where it exists."""
