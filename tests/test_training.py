@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fer_hf.hub import load_model
 from tests.tiny_recipe import write
 from training import engine, loop, train
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -236,6 +238,26 @@ def test_a_student_learns_from_its_teacher(tiny_model_path, tiny_data_path, tmp_
     run(write(tmp_path, epochs=1, distill=distill), tiny_data_path, tmp_path / "a")
     run(write(tmp_path, epochs=1), tiny_data_path, tmp_path / "b")
     assert not same(last_weights(tmp_path / "a"), last_weights(tmp_path / "b"))
+
+
+def test_a_phase_has_a_teacher_of_its_own(tiny_model_path, tiny_data_path, tmp_path, monkeypatch):
+    weights = []
+    lerp = torch.lerp
+    monkeypatch.setattr(torch, "lerp", lambda a, b, weight: weights.append(weight) or lerp(a, b, weight))
+    phases = [{"epochs": 1, "distill": {"teacher": str(tiny_model_path), "weight": 1.0}}, {"epochs": 1}]
+    run(write(tmp_path, phases=phases), tiny_data_path, tmp_path / "out")
+    assert weights == [1.0] * 8  # the batches of the first phase; the second has no teacher
+
+
+def test_a_fresh_start_forgets_what_was_fitted_to_the_old_weights(tiny_model_path, tiny_data_path, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model_path, start)
+    config = json.loads((start / "config.json").read_text())
+    config |= {"temperature": 0.7, "conformal_threshold": 0.4, "conformal_coverage": 0.9}
+    (start / "config.json").write_text(json.dumps(config))
+    run(write(tmp_path, epochs=1, model={"start_from": str(start)}), tiny_data_path, tmp_path / "out")
+    config = load_model(tmp_path / "out" / "best").model.config
+    assert (config.temperature, config.conformal_threshold, config.conformal_coverage) == (1.0, None, None)
 
 
 def test_a_dry_run_shows_and_writes_no_checkpoint(tiny_data_path, tmp_path, capsys):

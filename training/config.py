@@ -75,12 +75,13 @@ class DataRecipe:
 
 @dataclass
 class Phase:
-    """Some epochs with their own rate, their own part of the network and their own augmentation."""
+    """Some epochs with their own rate, part of the network, augmentation and teacher."""
 
     epochs: int
     lr: float | None = None  # defaults to optimizer.lr
     train_last: int | None = None  # the last N leaf modules with parameters; None: all; 0: the classifier head only
     augment: AugmentOptions | None = None  # in place of the recipe's, whole
+    distill: DistillRecipe | None = None  # likewise
 
     def __post_init__(self):
         if self.epochs < 1:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class Run:
     """One training run in ``output``: ``train()`` goes from wherever the checkpoints are to the end.
 
     ``on_best(model)`` is called on the main process with the evaluated model whenever it is the best so far.
+    ``teachers`` holds those that the recipe names, by name.
     """
 
     def __init__(
@@ -80,14 +82,14 @@ class Run:
         validation: ArraySplit | LazySplit,
         output: Path,
         on_best,
-        teacher: Teacher | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
     ):
         self.recipe, self.accelerator, self.output, self.on_best = recipe, accelerator, output, on_best
         self.normalize, self.validation = normalize, validation.to(accelerator.device)
         self.train_data = train.to(accelerator.device)
         self.progress = Progress()
         self.plain_model = keep_depthwise_fp32(model, accelerator.device).to(memory_format=torch.channels_last)
-        self.teacher = None if teacher is None else teacher.to(accelerator.device)
+        self.teachers = {name: teacher.to(accelerator.device) for name, teacher in (teachers or {}).items()}
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None
         if recipe.data.weighted_sampling:
@@ -115,6 +117,7 @@ class Run:
         optimizer = build_optimizer(parameters, self.recipe.optimizer, self.base_lr)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.schedule = Schedule(self.recipe.schedule, phase.epochs)
+        distill = phase.distill or self.recipe.distill
         self.step = Step(
             accelerator=self.accelerator,
             model=self.model,
@@ -123,8 +126,8 @@ class Run:
             normalize=self.normalize,
             augment=phase.augment or self.recipe.augment,
             clip_norm=self.recipe.optimizer.clip_norm,
-            teacher=self.teacher,
-            distill=self.recipe.distill,
+            teacher=self.teachers.get(distill.teacher),
+            distill=distill,
         )
         if self.averages is None:
             self.averages = WeightAverages(self.recipe.average, self._bare_model(), self.recipe.epochs)

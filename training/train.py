@@ -58,7 +58,8 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
         if recipe.model.config:
             raise ValueError("model.config has no effect with model.start_from: the saved model brings its own")
         model = _with_labels(start.model, labels)
-        model.config.temperature, model.config.conformal_threshold = 1.0, None  # fitted to the weights it had
+        model.config.temperature = 1.0  # this and the answer sets were fitted to the weights it had
+        model.config.conformal_threshold = model.config.conformal_coverage = None
         return model, start.processor
     config = AutoConfig.for_model(recipe.model.type, **labels, **recipe.model.config)
     model = AutoModelForImageClassification.from_config(config)
@@ -96,12 +97,14 @@ def _with_labels(model: nn.Module, labels: dict) -> nn.Module:
     return fresh
 
 
-def build_teacher(recipe: Recipe) -> Teacher | None:
-    """The saved model to learn from, where the recipe names one."""
-    if recipe.distill.teacher is None:
-        return None
-    loaded = load_model(recipe.distill.teacher)
-    return Teacher(loaded.model, loaded.processor, recipe.data.names)
+def build_teachers(recipe: Recipe) -> dict[str, Teacher]:
+    """The saved models to learn from, by what the recipe calls them."""
+    teachers = {}
+    for distill in (phase.distill or recipe.distill for phase in recipe.phases):
+        if distill.teacher and distill.teacher not in teachers:
+            loaded = load_model(distill.teacher)
+            teachers[distill.teacher] = Teacher(loaded.model, loaded.processor, recipe.data.names)
+    return teachers
 
 
 def load_data(
@@ -155,7 +158,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
     arguments = parse_arguments(argv)
     recipe = load_recipe(arguments.recipe, arguments.set)
     model, processor = build_model(recipe)
-    teacher = build_teacher(recipe)
+    teachers = build_teachers(recipe)
     accelerator = build_accelerator(recipe, arguments.output, arguments.tracker)
     train, validation, dropped = load_data(recipe, processor, arguments.data, arguments.votes)
     accelerator.print(
@@ -173,7 +176,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
     run = Run(
-        recipe, accelerator, model, processor.normalize_uint8, train, validation, arguments.output, keep_best, teacher
+        recipe, accelerator, model, processor.normalize_uint8, train, validation, arguments.output, keep_best, teachers
     )
     if arguments.dry_run:
         dry_run(run)
@@ -186,10 +189,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
         accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
     progress = run.train()
     kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
-    accelerator.print(
-        f"{kept} after epoch {progress.best_epoch + 1}; "
-        f"the model is in {arguments.output / 'best'}"
-    )
+    accelerator.print(f"{kept} after epoch {progress.best_epoch + 1}; the model is in {arguments.output / 'best'}")
     accelerator.end_training()
     return progress
 

@@ -31,6 +31,19 @@ def create_backbone(config: TimmConfig, pretrained: bool = False) -> nn.Module:
     )
 
 
+def begin_as_identity(backbone: nn.Module) -> None:
+    """Zero the last batch norm of every residual branch, so that the blocks start as identities.
+
+    timm does so for its ResNets, not for the inverted residuals of EfficientNet and MobileNet, which without it leave
+    chance level many epochs later (Goyal et al., arXiv 1706.02677, section 5.1).
+    """
+    for block in backbone.modules():
+        if getattr(block, "has_skip", False):
+            norms = [child for child in block.children() if isinstance(child, nn.modules.batchnorm._BatchNorm)]
+            if norms:
+                nn.init.zeros_(norms[-1].weight)
+
+
 def keep_resolution(backbone: nn.Module, config: TimmConfig) -> None:
     """Set the stride of the backbone's first convolution from 2 to 1."""
     first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))

@@ -1,8 +1,9 @@
 """Classifiers on timm backbones: attention on the features or inside residual blocks, average pooling, a dense head.
 
 EfficientNet: Tan and Le, arXiv 1905.11946. MobileNetV2: Sandler et al., arXiv 1801.04381. ResNet: He et al., arXiv
-1512.03385. The backbones are timm's own, with its initialisation and parameter names. Only the blocks that
-``attention`` and ``block_attention`` add hand out their maps, not the squeeze-and-excitation inside EfficientNet.
+1512.03385. The backbones are timm's own, with its parameter names and its initialisation, save that residual branches
+start at zero. Only the blocks that ``attention`` and ``block_attention`` add hand out their maps, not the
+squeeze-and-excitation inside EfficientNet.
 """
 
 from typing import Self
@@ -16,6 +17,7 @@ from .configuration_timm import SEEfficientNetConfig, TimmConfig
 from .layers_attention import attention_block
 from .layers_timm import (
     backbone_features,
+    begin_as_identity,
     cam_candidates,
     create_backbone,
     drop_unused,
@@ -38,6 +40,7 @@ class TimmForImageClassification(FerPreTrainedModel):
         super().__init__(config)
         self.backbone = create_backbone(config)
         if not next(self.backbone.parameters()).is_meta:
+            begin_as_identity(self.backbone)
             for module in self.backbone.modules():
                 module._is_hf_initialized = True  # by timm; transformers would overwrite it
         if config.stem_stride == 1:
