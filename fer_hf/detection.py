@@ -22,7 +22,7 @@ from .faces import Face, area_xyxy
 PYRAMID_STEP = 0.709  # of the paper: each level has half the pixels of the one before
 PNET_CELL_PX, PNET_STRIDE_PX = 12, 2
 RNET_PX, ONET_PX = 24, 48
-STEADYING_SHIFTS = ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05))  # of the window's side
+STEADYING_SHIFTS = ((0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05))  # of the window's side
 MAX_PROPOSALS = 768  # windows of one photo that reach the second network; bounds the time that noise can cost
 
 
@@ -175,25 +175,25 @@ class MTCNNDetector:
         """Boxes (N, 4), scores (N,) and landmarks (N, 5, 2) of the third network, in pixels of the copy."""
         if not len(boxes):
             return boxes, boxes.new_zeros(0), boxes.new_zeros(0, 5, 2)
-        scores, shifts, points = self._run_onet(mips, boxes)
+        scores, shifts, _ = self._run_onet(mips, boxes)
         keep = scores >= self.thresholds[2]
         windows, scores = boxes[keep], scores[keep]
-        boxes, points = _shift(windows, shifts[keep]), _place_points(windows, points[keep])
+        boxes = _shift(windows, shifts[keep])
         keep = _drop_nested(boxes, scores, 0.7)
-        return boxes[keep], scores[keep], self._steady(mips, windows[keep], points[keep])
+        return boxes[keep], scores[keep], self._steady(mips, _square(boxes[keep]))
 
-    def _steady(self, mips: list[torch.Tensor], windows: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """Landmarks (N, 5, 2) averaged over the window and four shifted ones.
+    def _steady(self, mips: list[torch.Tensor], windows: torch.Tensor) -> torch.Tensor:
+        """Landmarks (N, 5, 2) averaged over the windows of the found faces and four shifted ones each.
 
-        One look alone moves by a pixel or more when a photo is only compressed again, and the crop moves with it.
+        One look alone moves by a pixel or more when a photo is only compressed again, and the crop moves with it; so do
+        looks through the windows that were proposed, of which another one may win.
         """
         if not len(windows):
-            return points
+            return windows.new_zeros(0, 5, 2)
         side = windows[:, 2:3] - windows[:, 0:1]
         shifted = torch.cat([windows + side * windows.new_tensor(shift * 2) for shift in STEADYING_SHIFTS])
-        _, _, again = self._run_onet(mips, shifted)
-        again = _place_points(shifted, again).view(len(STEADYING_SHIFTS), *points.shape)
-        return (points + again.sum(0)) / (1 + len(STEADYING_SHIFTS))
+        _, _, points = self._run_onet(mips, shifted)
+        return _place_points(shifted, points).view(len(STEADYING_SHIFTS), len(windows), 5, 2).mean(0)
 
     def _run_onet(self, mips: list[torch.Tensor], boxes: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shifts, points, probabilities = self._onet(_windows(mips, boxes, ONET_PX))
