@@ -105,11 +105,12 @@ def test_each_fault_gets_its_sentence_and_costs_nothing(hub, store, pusher, faul
     assert len(on_hub(hub)) == 1
 
 
-def test_a_hub_that_hangs_is_not_waited_for_without_end(hub, store, pusher, monkeypatch):
+@pytest.mark.parametrize("pattern", ["GET .*/revision/", "POST .*/commit/"])
+def test_a_hub_that_hangs_is_not_waited_for_without_end(hub, store, pusher, monkeypatch, pattern):
     give(store, 1)
     with monkeypatch.context() as patch:
         patch.setattr(repository, "TIMEOUT_S", 0.2)
-        hub.fail(".", hang_s=60, drop=True)
+        hub.fail(pattern, hang_s=60)  # and then an answer, which is no fault
         with pytest.raises(RepositoryFault, match="cannot be reached"):
             pusher.push()
     pusher.push()
@@ -152,12 +153,20 @@ def test_somebody_elses_commit_in_between_is_no_fault(hub, store, pusher):
     assert len(on_hub(hub)) == 1
 
 
-def test_a_lost_picture_holds_up_nobody(hub, store, pusher):
+def test_a_lost_picture_holds_up_nobody_and_goes_when_it_is_found(hub, store, pusher, caplog):
     give(store, 1)
     give(store, 2)
-    next(iter(store.folder.glob("pictures/*"))).unlink()
+    picture = next(iter(store.folder.glob("pictures/*")))
+    picture.rename(store.folder / "away")
+    pusher.push()
     pusher.push()
     assert len(on_hub(hub)) == 1
+    assert [record.getMessage().split(":")[0] for record in caplog.records if "fer_hf" in record.name] == [
+        "A contribution is passed by"
+    ]
+    (store.folder / "away").rename(picture)
+    pusher.push()
+    assert len(on_hub(hub)) == 2
 
 
 def test_only_one_process_pushes_a_store(hub, store, pusher):

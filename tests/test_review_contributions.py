@@ -1,10 +1,13 @@
 """The review of contributions: nothing is trained on that was not accepted, or that was withdrawn."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_hf.contributions import ContributionRepo, ContributionStore, Offer, Pusher
+from fer_hf.contributions import ContributionRepo, ContributionStore, Offer, Pusher, entries
+from fer_hf.contributions.entries import key_of
 from fer_hf.data.sources import load_source
 from tests.contribution_runs import picture
 from tests.data_folders import write_files
@@ -15,7 +18,10 @@ LABELS = ("happy", "sad", "surprise")
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, monkeypatch):
+    """A store whose clock goes on by a minute with each contribution, so that their order is known."""
+    minutes = itertools.count()
+    monkeypatch.setattr(entries, "now", lambda: f"2026-01-02T03:{next(minutes):02d}:00+00:00")
     return ContributionStore(tmp_path / "store", LABELS, "user/faces")
 
 
@@ -65,6 +71,21 @@ def test_only_what_was_accepted_is_trained_on_with_the_reviewers_label(store, re
     review("accept", third)
     assert accepted(tmp_path) == [("sad", picture(2).tobytes()), ("happy", picture(3).tobytes())]
     assert len((tmp_path / "review" / "decisions.jsonl").read_text().splitlines()) == 5
+
+
+def test_those_of_the_same_second_are_listed_by_key(store, review, monkeypatch):
+    monkeypatch.setattr(entries, "now", lambda: "2026-01-02T02:00:00+00:00")
+    receipts = [give(store, number, number + 10) for number in range(1, 7)]
+    keys = sorted(key_of(receipt)[:16] for receipt in receipts)
+    assert ids(review("list")) == [f"{key}-{number}" for key in keys for number in (0, 1)]
+
+
+def test_a_lost_picture_holds_up_nobody(store, review, tmp_path):
+    give(store, 1)
+    next(iter(store.folder.glob("pictures/*"))).unlink()
+    give(store, 2)
+    review("accept", *ids(review("list")))
+    assert accepted(tmp_path) == [("happy", picture(2).tobytes())]
 
 
 def test_what_is_withdrawn_vanishes_from_the_accepted_too(store, review, tmp_path):

@@ -1,5 +1,6 @@
 """Where a review's contributions come from, and the pictures that they should not repeat."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from training.publishing import hub_faults
 from training.review_folder import Review
 
 _PATTERN = "data/*/*.parquet"
+
+logger = logging.getLogger(__name__)
 
 
 def bring_up_to_date(source: str, review: Review) -> None:
@@ -34,9 +37,14 @@ def _copy_store(store: ContributionStore, review: Review) -> set[str]:
         file = review.contributions / path_of(key)
         there.add(path_of(key))
         if not file.exists():
+            try:
+                data = store.parquet(entries)
+            except OSError as fault:  # withdrawn this moment, or lost: the others must not wait for it
+                logger.warning("A contribution is passed by: %s", fault)
+                continue
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f".{file.name}.part")
-            part.write_bytes(store.parquet(entries))
+            part.write_bytes(data)
             part.rename(file)
     return there
 

@@ -31,7 +31,7 @@ class Pusher:
         self._notes = store.folder / "hub.jsonl"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fer-contributions", daemon=True)
-        self._unreadable: set[str] = set()
+        self._told: set[str] = set()
 
     def start(self) -> "Pusher":
         """Begin, in a thread of its own; what waits from before goes at once."""
@@ -80,16 +80,17 @@ class Pusher:
         return bool(keys)
 
     def _add_some(self) -> bool:
-        done = self._noted("sent") | self._unreadable
+        done = self._noted("sent")
         files, size = {}, 0
         for key, entries in self.store.contributions().items():
             if key in done:
                 continue
             try:
                 data = self.store.parquet(entries)
-            except OSError as fault:  # withdrawn this moment, or lost: the others must not wait for it
-                self._unreadable.add(key)
-                logger.warning("A contribution is passed by: %s", fault)
+            except OSError as fault:  # the others must not wait for it; the next round tries it again
+                if key not in self._told and key not in self.store.withdrawn():
+                    logger.warning("A contribution is passed by: %s", fault)
+                    self._told.add(key)
                 continue
             if files and (len(files) == BATCH_FILES or size + len(data) > BATCH_BYTES):
                 break

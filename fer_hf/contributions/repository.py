@@ -6,12 +6,13 @@ and the look is repeated.
 """
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, set_client_factory
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -21,6 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._http import default_client_factory
 
 from ..download import hub_answer, retry_after_s
 from .entries import CONSENT, path_of
@@ -86,6 +88,7 @@ class ContributionRepo:
             raise ValueError(f"{repo_id!r} has no owner; give one such as user/{repo_id}")
         self.id, self.as_pull_requests = repo_id, as_pull_requests
         self._user: str | None = None
+        _bound_waits()
 
     def add(self, files: Mapping[str, bytes]) -> None:
         """Return once each contribution (its file by its key) is there. Raises RepositoryFault."""
@@ -202,7 +205,6 @@ class ContributionRepo:
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
         """Turns what goes wrong between here and the Hub into a RepositoryFault."""
-        get_session().timeout = TIMEOUT_S
         try:
             yield
         except RepositoryFault:
@@ -216,6 +218,26 @@ class ContributionRepo:
 
     def _too_busy(self) -> RepositoryFault:
         return RepositoryFault(self.id, "the Hub still shows it as it was; try again later", passing=False)
+
+
+@functools.cache
+def _bound_waits() -> None:
+    """From now on no request of huggingface_hub in this process waits for ever.
+
+    Many of its functions ask for that by name, and it makes its client anew after some errors, so that neither an
+    argument nor a setting of one client would do.
+    """
+
+    def bound(request) -> None:
+        waits = request.extensions["timeout"]
+        request.extensions["timeout"] = {on: TIMEOUT_S if wait_s is None else wait_s for on, wait_s in waits.items()}
+
+    def client():
+        made = default_client_factory()
+        made.event_hooks["request"].append(bound)
+        return made
+
+    set_client_factory(client)
 
 
 def _cause(error: Exception, answer: object, wait_s: int | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
+from huggingface_hub.utils import disable_progress_bars
 from starlette.middleware import Middleware
 
 from fer_hf.contributions import ContributionRepo, ContributionStore, HubStore, Pusher
@@ -97,6 +98,7 @@ def configured_store(labels: Sequence[str]) -> ContributionStore | HubStore | No
     if as_pull_requests not in ("0", "1"):
         raise ValueError(f"FER_CONTRIBUTIONS_PR is {as_pull_requests!r}; set it to 1 or 0, or leave it out")
     repo = ContributionRepo(repo_id, as_pull_requests=as_pull_requests == "1")
+    disable_progress_bars()  # an upload every minute would fill the log with them
     if not folder:
         return HubStore(repo, labels)
     store = ContributionStore(folder, labels, repo_id)
