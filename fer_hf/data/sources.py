@@ -133,7 +133,10 @@ def _without_drawn(splits: datasets.DatasetDict, path: Path) -> datasets.Dataset
     train = splits["train"]
     rows = [row for row, row_id in enumerate(train["row_id"][:]) if row_id in drawn]
     if len(rows) != len(drawn):
-        raise ValueError(f"{path} names {len(drawn):,} rows, of which train has {len(rows):,}: it was drawn elsewhere")
+        raise ValueError(
+            f"{path} names {len(drawn):,} rows, of which train has {len(rows):,}: it was drawn from other data, or "
+            "classes or remap leave some of its rows out, whose copies could not be found then"
+        )
     return datasets.DatasetDict(splits | {"train": train.select(rows_without(train, train.select(rows)))})
 
 
