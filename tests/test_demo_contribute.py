@@ -1,12 +1,15 @@
 """The Contribute tab with the Hub behind it: it starts without the Hub, and says what happens to a picture."""
 
+import asyncio
+import threading
+
 import pytest
 from PIL import Image
 
 from fer_hf.contributions import ContributionStore, HubStore, hub_store
 from fer_hf.demo import page
-from fer_hf.demo.contribute import give_face, what_happens, withdraw_given
-from fer_hf.demo.limits import Refused
+from fer_hf.demo.contribute import give_face, take_back, what_happens, withdraw_given
+from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.uploads import Upload
 from tests.contribution_runs import on_hub
 from tests.demo_fake import fake_shelf
@@ -74,17 +77,36 @@ def test_the_demo_starts_and_stores_while_the_hub_is_down(configure, hub, monkey
 def test_without_a_disk_nothing_is_acknowledged_that_the_hub_does_not_have(configure, hub, monkeypatch):
     monkeypatch.setattr(hub_store, "PATIENCE_S", 0.0)
     store = configure(FER_CONTRIBUTIONS_REPO="user/faces")
-    hub.fail(".", status=503)
+    hub.fail("/api/datasets/", status=503)
     with pytest.raises(Refused, match=r"^Nothing was stored\. user/faces: the Hub answers with an error"):
         give_face(fake_shelf().first, store, PHOTO, 1, "sad", consent=True)
     given = give_face(fake_shelf().first, store, PHOTO, 1, "sad", consent=True)
     assert [row["label"] for row in on_hub(hub)] == ["sad"]
-    hub.fail(".", status=503)
+    hub.fail("/api/datasets/", status=503)
     with pytest.raises(Refused, match="not withdrawn yet"):
         withdraw_given(store, given["receipt"])
     assert withdraw_given(store, given["receipt"]) == {"said": "Withdrawn and deleted: 1."}
     with pytest.raises(Refused, match="Nothing is stored under this id"):
         withdraw_given(store, given["receipt"])
+
+
+def test_what_is_stored_after_its_giver_was_told_that_it_took_too_long_is_taken_back(configure, hub):
+    store, told, undone = configure(FER_CONTRIBUTIONS_REPO="user/faces"), threading.Event(), threading.Event()
+    hub.fail("POST .*/commit/", call=told.wait)
+
+    def undo(given):
+        assert len(on_hub(hub)) == 1
+        take_back(store, given["receipt"])
+        undone.set()
+
+    def give():
+        return give_face(fake_shelf().first, store, PHOTO, 1, "sad", consent=True)
+
+    with pytest.raises(Refused, match="took longer"):
+        asyncio.run(Line(running=1, waiting=1, seconds=0.05).run(give, undo=undo))
+    told.set()
+    assert undone.wait(20)
+    assert on_hub(hub) == []
 
 
 def test_the_tab_says_where_a_picture_goes_and_when(configure, monkeypatch):

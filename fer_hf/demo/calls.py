@@ -27,9 +27,9 @@ def first_file(form: DataWithFiles) -> Upload:
     return files_of(form)[0]
 
 
-async def answer(line: Line, work: Callable[[], dict]) -> dict:
-    """The result of the work, or its one sentence of refusal, for the page to show."""
+async def answer(line: Line, work: Callable[[], dict], undo: Callable[[dict], object] | None = None) -> dict:
+    """The result of the work, or its one sentence of refusal, for the page to show; ``undo`` as in ``Line.run``."""
     try:
-        return await line.run(work)
+        return await line.run(work, undo=undo)
     except REFUSALS as error:
         return {"error": str(error)}

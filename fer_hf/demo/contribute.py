@@ -1,5 +1,6 @@
 """The Contribute tab: correct a label, or offer labelled photos in a zip; stored only with consent, withdrawable."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from fer_hf.contributions import CONSENT, ContributionStore, HubStore, Offer
+from fer_hf.contributions.entries import key_of
 from fer_hf.demo.archives import MAX_FILES, count_files, unpack
 from fer_hf.demo.calls import answer, files_of, first_file
 from fer_hf.demo.desk import Desk
@@ -31,6 +33,8 @@ SHOWN_REASONS = 20
 
 Store = ContributionStore | HubStore
 
+logger = logging.getLogger(__name__)
+
 
 def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Store) -> gr.HTML:
     """The tab's one component."""
@@ -42,7 +46,9 @@ def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Store) -> 
     async def give(form) -> dict:
         number, label = int(form.data.get("face", 0)), str(form.data.get("label", ""))
         return await answer(
-            storing, lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form))
+            storing,
+            lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form)),
+            undo=lambda given: take_back(store, given["receipt"]),
         )
 
     async def withdraw(receipt) -> dict:
@@ -117,6 +123,16 @@ def withdraw_given(store: Store, receipt: str) -> dict:
     if isinstance(store, ContributionStore) and store.repo_id:
         said += f" The data set {store.repo_id} follows within minutes of the Hub being reachable."
     return {"said": said}
+
+
+def take_back(store: Store, receipt: str) -> None:
+    """Withdraw what was stored after its giver had been told that it took too long, and has no id to do it with."""
+    try:
+        store.withdraw(receipt)
+    except (ValueError, OSError) as error:
+        logger.warning(
+            "A contribution that its giver knows nothing of stays; its key is %s: %s", key_of(receipt), error
+        )
 
 
 def _store(store: Store, offers: Sequence[Offer]) -> str:

@@ -110,13 +110,20 @@ class Line:
         with self._lock:
             self._open -= 1
 
-    async def run(self, work: Callable[..., Result], *args: Any) -> Result:
-        """What ``work(*args)`` returns, computed by one of the workers; raises Refused when full or too slow."""
+    async def run(
+        self, work: Callable[..., Result], *args: Any, undo: Callable[[Result], object] | None = None
+    ) -> Result:
+        """What ``work(*args)`` returns, computed by one of the workers; raises Refused when full or too slow.
+
+        Work that has begun cannot be stopped: ``undo`` is called with what it returns after the refusal.
+        """
         future = self._submit(work, args)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except TimeoutError:
             future.cancel()
+            if undo is not None:
+                future.add_done_callback(lambda late: late.cancelled() or late.exception() or undo(late.result()))
             raise Refused(self._too_slow()) from None
 
     def run_blocking(self, work: Callable[..., Result], *args: Any) -> Result:
