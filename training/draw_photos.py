@@ -12,7 +12,6 @@ result:
 import argparse
 import io
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from PIL import ExifTags, Image
 
 from fer_hf.data.sources import drawn_row_ids, load_source
 from fer_hf.labels import FERPLUS_COLUMNS
+from training.provenance import write_json
 
 COUNTS = {"angry": 95, "fear": 192, "happy": 230, "sad": 142, "surprise": 86}  # as published
 FORMATS = ("HEIC", "JPEG", "PNG")
@@ -122,13 +122,7 @@ def _draw_into(arguments: argparse.Namespace) -> None:
         "row_ids": draw(train, arguments.min_votes, arguments.seed),
     }
     arguments.ids.parent.mkdir(parents=True, exist_ok=True)
-    handle, staged = tempfile.mkstemp(dir=arguments.ids.parent, prefix=f".{arguments.ids.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(json.dumps(found, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(staged).chmod(0o644)
-    Path(staged).rename(arguments.ids)
+    write_json(arguments.ids, found)
     print(f"{arguments.ids}: {sum(map(len, found['row_ids'].values()))} rows")
 
 
