@@ -27,7 +27,7 @@ class ModelRecipe:
     type: str = "fer_resnet_swish"  # a model_type of fer_hf.models
     config: dict = field(default_factory=dict)  # what differs from that class's defaults; labels come from `data`
     pretrained: bool = False  # ImageNet weights of the timm backbone, from the Hub
-    start_from: str | None = None  # a saved model folder or Hub id whose weights are the start
+    start_from: str | None = None  # a saved model or Hub id: without a config it goes on, with one it lends what fits
 
     def __post_init__(self):
         if self.pretrained and self.start_from:

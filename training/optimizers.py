@@ -54,5 +54,5 @@ def build_optimizer(parameters: list[nn.Parameter], recipe: OptimizerRecipe, lr:
     ]
     groups = [group for group in groups if group["params"]]
     if recipe.name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.name](groups, lr=lr)
+        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.name](groups, lr=lr, fused=True)

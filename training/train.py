@@ -27,6 +27,7 @@ from training.dry_run import dry_run
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
 from training.provenance import write_used
+from training.starting import continue_from, warm_start
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,17 +54,14 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
     names = recipe.data.names
     labels = {"id2label": id2label(names), "label2id": label2id(names)}
     set_seed(recipe.seed)
-    if recipe.model.start_from:
-        start = load_model(recipe.model.start_from)
-        if recipe.model.config:
-            raise ValueError("model.config has no effect with model.start_from: the saved model brings its own")
-        model = _with_labels(start.model, labels)
-        model.config.temperature = 1.0  # this and the answer sets were fitted to the weights it had
-        model.config.conformal_threshold = model.config.conformal_coverage = None
-        return model, start.processor
+    start = load_model(recipe.model.start_from) if recipe.model.start_from else None
+    if start and not recipe.model.config:
+        return continue_from(start, labels), start.processor
     config = AutoConfig.for_model(recipe.model.type, **labels, **recipe.model.config)
     model = AutoModelForImageClassification.from_config(config)
-    if recipe.model.pretrained:
+    if start:
+        PartialState().print(warm_start(model, start))
+    elif recipe.model.pretrained:
         if not hasattr(model, "load_imagenet_weights"):
             raise ValueError(f"model.pretrained: {recipe.model.type} has no ImageNet weights; set it to false")
         model.load_imagenet_weights()
@@ -81,20 +79,6 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
         face_margin=recipe.processor.face_margin,
     )
     return model, processor
-
-
-def _with_labels(model: nn.Module, labels: dict) -> nn.Module:
-    """The model itself where its classes are the recipe's, else the same weights with a new classifier."""
-    if model.config.id2label == labels["id2label"]:
-        return model
-    state = {name: weight for name, weight in model.state_dict().items() if not name.startswith("classifier.")}
-    config = type(model.config)(**{**model.config.to_dict(), **labels, "temperature": 1.0})
-    fresh = type(model)(config)
-    missing, unexpected = fresh.load_state_dict(state, strict=False)
-    unfilled = [name for name in missing if not name.startswith("classifier.")]
-    if unfilled or unexpected:
-        raise ValueError(f"model.start_from has other weights than its config says: {[*unfilled, *unexpected][:3]}")
-    return fresh
 
 
 def build_teachers(recipe: Recipe) -> dict[str, Teacher]:

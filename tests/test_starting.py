@@ -1,0 +1,40 @@
+"""What a network takes over from a saved model of another network."""
+
+import pytest
+import torch
+
+from fer_hf.hub import load_model
+from training.config import load_recipe
+from training.train import build_model
+
+from .tiny_recipe import TINY, write
+
+
+def built(tmp_path, start, data=None, **config):
+    model = {"config": {**TINY["model"]["config"], **config}, "start_from": str(start)}
+    return build_model(load_recipe(write(tmp_path, model=model, data=data or {})))[0].state_dict()
+
+
+def test_another_network_takes_over_the_weights_that_fit(tiny_model_path, tmp_path, capsys):
+    start = load_model(tiny_model_path).model.state_dict()
+    model = built(tmp_path, tiny_model_path, attention="cbam")
+    fitting = {name for name in start if name in model}
+    assert fitting < start.keys()
+    assert fitting < model.keys()
+    assert "classifier.weight" in fitting
+    assert all(torch.equal(model[name], start[name]) for name in fitting)
+    said = capsys.readouterr().out
+    assert f"parameters come from {tiny_model_path}; new: stages.0.0.attention.mlp.0," in said
+
+
+def test_other_classes_get_a_new_classifier(tiny_model_path, tmp_path):
+    start = load_model(tiny_model_path).model.state_dict()
+    data = {"labels": "ferplus-soft", "source": {"classes": 8}}
+    model = built(tmp_path, tiny_model_path, data, dropout=0.3)
+    assert model["classifier.weight"].shape[0] == 8
+    assert torch.equal(model["stem.0.0.weight"], start["stem.0.0.weight"])
+
+
+def test_a_start_that_hardly_fits_is_refused(tiny_model_path, tmp_path):
+    with pytest.raises(ValueError, match=r"fits [\d,]+ of the [\d,]+ parameters.*same backbone"):
+        built(tmp_path, tiny_model_path, hidden_sizes=[8, 16, 24], depths=[1, 1, 1])
