@@ -179,3 +179,20 @@ def test_a_folder_without_report_or_description_is_refused(copy):
     (copy / "report.json").unlink()
     with pytest.raises(ValueError, match=r"has no report.json; make one with training/eval.py"):
         card.render(copy)
+
+
+def test_records_over_folds_have_a_section(copy):
+    figure = {"value": 0.91, "low": 0.88, "high": 0.94}
+    record = {
+        "folds": 5,
+        "n": 745,
+        "start_from": "runs/start/best",
+        "metrics": {"accuracy": figure, "macro_f1": figure, "weighted_f1": figure},
+        "command": "python training/cross_validate.py --report folds.json",
+    }
+    assert "## Over folds" not in card.render(copy)
+    write_json(copy / "folds_agreed.json", record)
+    text = card.render(copy)
+    assert "| agreed | `start` | 745 | 91.0 [88.0, 94.0] |" in text
+    assert "5 stratified folds" in text
+    assert "- agreed: `python training/cross_validate.py --report folds.json`" in text

@@ -65,3 +65,45 @@ def test_the_readme_gets_its_table_between_its_marks():
     assert results.replaced(text, "new") == f"before\n{results.START}\nnew\n{results.END}\nafter"
     with pytest.raises(ValueError, match="lacks the lines"):
         results.replaced("nothing", "new")
+
+
+FOLDS = {
+    "folds": 5,
+    "n": 745,
+    "start_from": "runs/start/best",
+    "metrics": {key: {"value": 0.9, "low": 0.85, "high": 0.95} for key in ("accuracy", "macro_f1", "weighted_f1")},
+    "command": "python training/cross_validate.py",
+}
+
+
+def test_a_system_judged_over_folds_has_its_claim_there(cards):
+    (cards / "good" / "folds_agreed.json").write_text(json.dumps(FOLDS))
+    (cards / "good" / "folds_agreed_scratch.json").write_text(json.dumps(FOLDS | {"start_from": None}))
+    reports = results.read_reports(cards)
+    head, _, row, _ = map(cells, results.full_table(reports).splitlines())
+    assert dict(zip(head, row, strict=True))["published claim"] == "[over folds](#over-folds)"
+    head, _, started, scratch = map(cells, results.folds_section(reports).strip().splitlines()[-4:])
+    assert started == [
+        "[good](../model_cards/good)",
+        "agreed",
+        "`start`",
+        "745",
+        *["90.0 [85.0, 95.0]"] * 3,
+        "val 68.9",
+    ]
+    assert scratch[1:3] == ["agreed scratch", "random weights"]
+    assert results.folds_section(reports) in results.results_page(reports)
+
+
+def test_an_ensemble_stands_beside_its_best_member(cards):
+    path = cards / "good" / "report.json"
+    gain = {"value": 0.012, "low": 0.001, "high": 0.023}
+    compared = {
+        "best": "b",
+        "figures": {"a": {"accuracy": FIGURE}, "b": {"accuracy": FIGURE | {"value": 0.669}}},
+        "against_best": {"accuracy": gain, "macro_f1": gain | {"low": -0.002}},
+    }
+    members = {"weights": {"a": 0.5, "b": 0.5}, "single": compared, "tta": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"members": members}))
+    row = cells(results.ensembles_section(results.read_reports(cards)).strip().splitlines()[-1])
+    assert row[2:] == ["68.1 [66.0, 70.0]", "b, 66.9", "1.2 [0.1, 2.3]", "1.2 [-0.2, 2.3]"]

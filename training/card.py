@@ -1,8 +1,8 @@
 """Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
-training_data.json; robustness.json, attention.json and curves.png add their sections. notes.md, where there is one,
-holds the words that only this model needs. Of a described ensemble, ensemble.json stands for the config.
+training_data.json; folds_*.json, robustness.json, attention.json and curves.png add their sections. notes.md, where
+there is one, holds the words that only this model needs. Of a described ensemble, ensemble.json stands for the config.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from training.card_text import (
     confused_text,
     cost_text,
     data_name,
+    folds_text,
     members_text,
     protocol_text,
     range_text,
@@ -63,6 +64,11 @@ def read_reports(folder: Path) -> dict[str, dict]:
     return reports
 
 
+def read_folds(folder: Path) -> dict[str, dict]:
+    """Records of training/cross_validate.py in a model folder, by what follows ``folds_`` in their file names."""
+    return {path.stem.removeprefix("folds_"): read_json(path) for path in sorted(folder.glob("folds_*.json"))}
+
+
 def render(folder: Path) -> str:
     """README.md of a model folder, from the files in it.
 
@@ -84,6 +90,7 @@ def render(folder: Path) -> str:
         cost_place=cost_text(primary["cost"]),
         headline=headline(primary),
         reports=[report_section(suffix, report) for suffix, report in reports.items()],
+        folds=folds_text(read_folds(folder)),
         robustness=_section(folder / "robustness.json", robustness_table),
         attention=_section(folder / "attention.json", attention_table),
         data=training_text(used),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 LABEL_NAMES = {
     "fer2013": "FER2013 labels",
@@ -108,6 +109,32 @@ def members_text(report: dict) -> str:
         f"{table(['member, ' + how, 'weight', 'accuracy, %', 'F1, macro, %'], rows)}\n\n"
         f"The ensemble {verdict} its best member on these rows, {compared['best']}: the accuracy differs by "
         f"{range_text(difference)} points, the macro F1 by {range_text(compared['against_best']['macro_f1'])} (paired)."
+    )
+
+
+def folds_rows(records: dict[str, dict]) -> list[list[str]]:
+    """Draw, start, rows, accuracy, macro and weighted F1 of records of training/cross_validate.py."""
+    return [
+        [
+            name.replace("_", " "),
+            f"`{Path(record['start_from']).parent.name}`" if record["start_from"] else "random weights",
+            f"{record['n']:,}",
+            *(range_text(record["metrics"][key]) for key in ("accuracy", "macro_f1", "weighted_f1")),
+        ]
+        for name, record in records.items()
+    ]
+
+
+def folds_text(records: dict[str, dict]) -> str:
+    """The table of what was scored over folds, and how to make it again; empty without records."""
+    if not records:
+        return ""
+    head = ["draw", "start", "rows", "accuracy, %", "F1, macro, %", "F1, weighted, %"]
+    commands = "\n".join(f"- {name.replace('_', ' ')}: `{one['command']}`" for name, one in records.items())
+    folds = " or ".join(sorted({str(record["folds"]) for record in records.values()}))
+    return (
+        f"{table(head, folds_rows(records))}\n\n{folds} stratified folds: every row is judged by a model that did not "
+        f"learn from it. Brackets hold 95% bootstrap intervals over rows.\n\n{commands}"
     )
 
 
