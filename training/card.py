@@ -1,8 +1,9 @@
 """Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
-training_data.json; folds_*.json, robustness.json, attention.json and curves.png add their sections. notes.md, where
-there is one, holds the words that only this model needs. Of a described ensemble, ensemble.json stands for the config.
+training_data.json; folds_*.json, robustness.json, attention.json, samples.png and curves.png add their sections.
+notes.md, where there is one, holds the words that only this model needs. Of a described ensemble, ensemble.json stands
+for the config.
 """
 
 import argparse
@@ -98,6 +99,7 @@ def render(folder: Path) -> str:
         untested=all(report["split"] != "test" for report in reports.values()),
         training=recipe_text(recipe),
         recipe=recipe and yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110).strip(),
+        has_samples=(folder / "samples.png").is_file(),
         has_curves=(folder / "curves.png").is_file(),
         rare=rare_text(primary),
         subgroups=subgroup_text(folder),
