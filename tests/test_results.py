@@ -54,10 +54,12 @@ def test_views_that_are_averaged_count_where_there_are_any(cards):
     path = cards / "good" / "report.json"
     report = json.loads(path.read_text())
     better = {name: figure | {"value": 0.69} for name, figure in report["metrics"].items()}
+    report["calibration"]["tta"] = {"ece": {"at_1": 0.04, "cross_fitted": 0.0211}}
     path.write_text(json.dumps(report | {"metrics_tta": better}))
     good = results.read_reports(cards)[0]
     assert "missed" not in results.full_table([good])
-    assert "| 69.0 (66.0–70.0) |" in results.short_table([good])
+    assert "| 69.0 (66.0–70.0) | 69.0 | 0.021 |" in results.short_table([good])
+    assert "| 0.050 → 0.012 | 0.021 |" in results.full_table([good])
 
 
 def test_the_readme_gets_its_table_between_its_marks():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fer_hf.hub import load_model
+from fer_hf.labels import vocabulary
 from training.config import load_recipe
 from training.train import build_model
 
@@ -27,12 +28,18 @@ def test_another_network_takes_over_the_weights_that_fit(tiny_model_path, tmp_pa
     assert f"parameters come from {tiny_model_path}; new: stages.0.0.attention.mlp.0," in said
 
 
-def test_other_classes_get_a_new_classifier(tiny_model_path, tmp_path):
-    start = load_model(tiny_model_path).model.state_dict()
-    data = {"labels": "ferplus-soft", "source": {"classes": 8}}
-    model = built(tmp_path, tiny_model_path, data, dropout=0.3)
-    assert model["classifier.weight"].shape[0] == 8
+def test_other_classes_keep_what_is_known_of_those_that_both_have(tiny_model_path, tmp_path):
+    old = load_model(tiny_model_path).model
+    start, seven = old.state_dict(), list(old.config.id2label.values())
+    model = built(tmp_path, tiny_model_path, {"labels": "ferplus-soft", "source": {"classes": 8}}, dropout=0.3)
     assert torch.equal(model["stem.0.0.weight"], start["stem.0.0.weight"])
+    for number, name in enumerate(vocabulary(8)):
+        row = model["classifier.weight"][number]
+        if name in seven:
+            assert torch.equal(row, start["classifier.weight"][seven.index(name)])
+            assert model["classifier.bias"][number] == start["classifier.bias"][seven.index(name)]
+        else:
+            assert all(not torch.equal(row, other) for other in start["classifier.weight"])
 
 
 def test_a_start_that_hardly_fits_is_refused(tiny_model_path, tmp_path):

@@ -9,7 +9,7 @@ CLASSIFIER = "classifier."
 
 
 def continue_from(start: LoadedModel, labels: dict) -> nn.Module:
-    """The saved model itself; where its classes are not ``labels``, the same network with a new classifier."""
+    """The saved model itself; where its classes are not ``labels``, with a classifier that keeps those it knows."""
     model = start.model
     if model.config.id2label != labels["id2label"]:
         model = type(model)(type(model.config)(**{**model.config.to_dict(), **labels}))
@@ -38,17 +38,30 @@ def warm_start(model: nn.Module, start: LoadedModel) -> str:
 
 
 def _take_over(model: nn.Module, start: LoadedModel) -> set[str]:
-    """Fill ``model`` with the weights that fit, the classifier only where the classes are the same; returns the rest.
+    """Fill ``model`` with the weights that fit; returns the names of those that stay new.
 
-    Of a saved model whose own network this is, everything but the classifier fits.
+    Where the classes differ, the classifier's rows of classes of the same name are taken, and the rest of it is new. Of
+    a saved model whose own network this is, everything else fits.
     """
-    own = model.state_dict()
-    same_classes = model.config.id2label == start.model.config.id2label
+    own, given = model.state_dict(), start.model.state_dict()
+    same = model.config.id2label == start.model.config.id2label
     fitting = {
         name: weight
-        for name, weight in start.model.state_dict().items()
-        if name in own and own[name].shape == weight.shape and (same_classes or not name.startswith(CLASSIFIER))
+        for name, weight in given.items()
+        if name in own and own[name].shape == weight.shape and (same or not name.startswith(CLASSIFIER))
     }
-    with torch.no_grad():
-        model.load_state_dict(fitting, strict=False)
+    rows = {} if same else _classifier_rows(own, given, model.config.id2label, start.model.config.id2label)
+    model.load_state_dict(fitting | rows, strict=False)
     return own.keys() - fitting.keys()
+
+
+def _classifier_rows(own: dict, given: dict, labels: dict[int, str], known: dict[int, str]) -> dict[str, torch.Tensor]:
+    """The new classifier's tensors with rows of the old one where both know a class by the same name."""
+    index = {name: number for number, name in known.items()}
+    shared = {number: index[name] for number, name in labels.items() if name in index}
+    filled = {}
+    for name in (name for name in own if name.startswith(CLASSIFIER) and name in given):
+        if shared and own[name].shape[1:] == given[name].shape[1:]:
+            filled[name] = own[name].clone()
+            filled[name][list(shared)] = given[name][list(shared.values())].to(own[name].dtype)
+    return filled
