@@ -77,7 +77,7 @@ def test_the_head_says_what_was_scored_and_hides_where(evaluated, data, tiny_mod
         f"python training/eval.py --model model_cards/{tiny_model_path.name} --data DATA --split validation "
         "--labels fer2013 --tta flip --resamples 200 --output report.json"
     )
-    assert report["seen"] == {"train": None, "selection": None, "temperature": None, "member_weights": None}
+    assert report["seen"] == dict.fromkeys(("train", "start", "selection", "temperature", "member_weights"))
     assert report["cross_fitted"] == []
     assert "members" not in report
     text = (folder / "report.json").read_text()

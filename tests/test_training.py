@@ -18,6 +18,7 @@ from tests.tiny_recipe import write
 from training import engine, loop, train
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.optimizers import set_training_mode, trainable_parameters
+from training.provenance import read_used, write_json
 
 
 def run(recipe: Path, data: Path, output: Path, *more: str) -> None:
@@ -258,6 +259,20 @@ def test_a_fresh_start_forgets_what_was_fitted_to_the_old_weights(tiny_model_pat
     run(write(tmp_path, epochs=1, model={"start_from": str(start)}), tiny_data_path, tmp_path / "out")
     config = load_model(tmp_path / "out" / "best").model.config
     assert (config.temperature, config.conformal_threshold, config.conformal_coverage) == (1.0, None, None)
+
+
+def test_a_model_records_what_the_weights_it_started_from_had_seen(tiny_model_path, tiny_data_path, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model_path, start)
+    run(write(tmp_path, epochs=1, model={"start_from": str(start)}, select="last"), tiny_data_path, tmp_path / "one")
+    used = read_used(tmp_path / "one" / "best")
+    assert set(used) == {"train"}  # the start records nothing, and nothing was chosen
+    write_json(start / "training_data.json", {"train": {"n": 7}, "selection": {"n": 3}})
+    run(write(tmp_path, epochs=1, model={"start_from": str(start)}, select="last"), tiny_data_path, tmp_path / "two")
+    used = read_used(tmp_path / "two" / "best")
+    assert (used["start"], used["selection"]) == ({"n": 7}, {"n": 3})
+    run(write(tmp_path, epochs=1, model={"start_from": str(start)}), tiny_data_path, tmp_path / "three")
+    assert read_used(tmp_path / "three" / "best")["selection"]["n"] == 70
 
 
 def test_a_dry_run_shows_and_writes_no_checkpoint(tiny_data_path, tmp_path, capsys):

@@ -74,6 +74,7 @@ def protocol_text(report: dict) -> str:
     served = [role for role, share in seen.items() if share >= SEEN]
     uses = {
         "train": "trained the weights",
+        "start": "trained the weights that training started from",
         "selection": "chose the checkpoint",
         "temperature": "set the temperature",
         "member_weights": "set the members' weights",
@@ -84,7 +85,7 @@ def protocol_text(report: dict) -> str:
         standing = "They served neither for training nor for a choice."
     else:
         standing = "What they served for before is not recorded."
-    shared = seen.get("train", 0)
+    shared = max(seen.get("train", 0), seen.get("start", 0))
     overlap = f" About {shared:.1%} of them equal a training picture." if 0 < shared < SEEN else ""
     fitted = " and ".join(name.replace("_", " ") for name in report.get("cross_fitted", ()))
     folds = report["calibration"]["folds"]
@@ -197,6 +198,7 @@ def training_text(used: dict) -> str:
     """What the model was trained, selected and calibrated on."""
     roles = {
         "train": "Trained on",
+        "start": "Started from weights that were trained on",
         "selection": "Checkpoint chosen on",
         "temperature": "Temperature fitted on",
         "member_weights": "Members' weights fitted on",

@@ -5,7 +5,6 @@ without a second copy of anything. ``training/ensemble.py DESCRIBED --output DIR
 """
 
 import argparse
-import math
 import os
 import shutil
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from fer_hf.hub import load_model, save_portable
 from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
-from training.provenance import FILE_NAME, ROLES, read_used, write_json
+from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any, write_json
 
 
 def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] | None = None) -> Path:
@@ -58,20 +57,7 @@ def join_described(described: Path, output: Path) -> Path:
 
 def _write_used(members: Sequence[str | Path], folder: Path) -> None:
     used = [read_used(Path(member)) for member in members]
-    write_json(folder / FILE_NAME, {role: record for role in ROLES if (record := _seen_by_any(used, role))})
-
-
-def _seen_by_any(used: Sequence[dict], role: str) -> dict | None:
-    """One record of all that served in this role, so that ``overlap`` finds any of it."""
-    records = [member[role] for member in used if role in member]
-    if not records or all(record == records[0] for record in records):
-        return records[0] if records else None
-    every = math.lcm(*(record["sample"]["every"] for record in records))
-    hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
-    labels = {record.get("labels") for record in records}
-    shared = {"labels": labels.pop()} if len(labels) == 1 else {}
-    n = sum(record["n"] for record in records)
-    return {**shared, "n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
+    write_json(folder / FILE_NAME, {role: record for role in ROLES if (record := seen_by_any(used, role))})
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from fer_hf.data.loaders import ArraySplit
 
 FILE_NAME = "training_data.json"
-ROLES = ("train", "selection", "temperature", "member_weights")
+ROLES = ("train", "start", "selection", "temperature", "member_weights")
+"""``start`` is what trained the weights that training started from."""
 FITTED = ("temperature", "member_weights")
 """Roles of a split that a report on it cross-fits."""
 _SAMPLE_SIZE = 1000
@@ -65,6 +68,33 @@ def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; choose among {', '.join(ROLES)}")
     write_json(Path(model_folder) / FILE_NAME, read_used(model_folder) | {role: describe(split, **facts)})
+
+
+def inherit_used(model_folder: Path, start: Path) -> None:
+    """Record what the weights in ``start`` have seen for the model that started from them.
+
+    Where the model's own checkpoint was not chosen, the choice of the start's is recorded. Nothing is, where ``start``
+    is no local folder or records nothing.
+    """
+    used, behind = read_used(model_folder), read_used(start)
+    learned = seen_by_any([{"start": behind[role]} for role in ("train", "start") if role in behind], "start")
+    inherited = {"start": learned} if learned else {}
+    if "selection" in behind:
+        inherited |= {"selection": used.get("selection", behind["selection"])}
+    write_json(Path(model_folder) / FILE_NAME, used | inherited)
+
+
+def seen_by_any(used: Sequence[dict], role: str) -> dict | None:
+    """One record of all that served in this role in any of these, so that ``overlap`` finds any of it."""
+    records = [one[role] for one in used if role in one]
+    if not records or all(record == records[0] for record in records):
+        return records[0] if records else None
+    every = math.lcm(*(record["sample"]["every"] for record in records))
+    hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
+    labels = {record.get("labels") for record in records}
+    shared = {"labels": labels.pop()} if len(labels) == 1 else {}
+    n = sum(record["n"] for record in records)
+    return {**shared, "n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
 
 
 def read_used(model_folder: Path) -> dict:

@@ -26,7 +26,7 @@ from training.distillation import Teacher
 from training.dry_run import dry_run
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
-from training.provenance import write_used
+from training.provenance import inherit_used, write_used
 from training.starting import continue_from, warm_start
 
 
@@ -157,6 +157,8 @@ def main(argv: list[str] | None = None) -> Progress | None:
             write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
             if recipe.select != "last":
                 write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
+        if recipe.model.start_from:
+            inherit_used(folder, Path(recipe.model.start_from))
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
     run = Run(
