@@ -14,6 +14,7 @@ import torch
 
 from .download import ModelError, download_model
 from .model_folder import (
+    CONFIG_KEYS,
     check_model_folder,
     has_our_processor,
     is_described,
@@ -152,7 +153,7 @@ def _assemble(
     described = read_description(folder, source)
     folders = [folder / member for member in described["members"]]
     loaded = [load_model(member, dtype=dtype) for member in folders]
-    values = {key: described[key] for key in described if key not in ("members", "weights", "source", "claim")}
+    values = {key: described[key] for key in CONFIG_KEYS if key in described}
     model = FerEnsembleForImageClassification.from_members(
         [(one.model, one.processor) for one in loaded],
         described.get("weights"),

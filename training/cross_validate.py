@@ -23,6 +23,7 @@ from training.loop import TrainingDiverged
 from training.provenance import FITTED, row_ids_sha256, write_json
 from training.report import Scored, build_report
 from training.scoring import LABELS, load, score
+from training.views import BATCH
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +57,7 @@ def run_fold(arguments: argparse.Namespace, fold: int) -> Scored:
     loaded = load(str(output / "best"), "cuda" if torch.cuda.is_available() else "cpu")
     rows = load_source(arguments.data, recipe.data.source)["validation"]
     split = load_arrays(rows, loaded.processor, labels=recipe.data.validation_labels, names=recipe.data.names)
-    return score(loaded, split, arguments.tta, batch_size=256)
+    return score(loaded, split, arguments.tta, BATCH)
 
 
 def joined(folds: list[Scored]) -> Scored:

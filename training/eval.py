@@ -31,6 +31,7 @@ from training.members import against_members
 from training.provenance import FITTED, ROLES, overlap, read_json, read_used, write_json, write_used
 from training.report import Scored, build_report
 from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
+from training.views import BATCH
 
 SAME_DATA = 0.5  # share of pictures from which on a split counts as one the model has seen
 _VERSIONED = ("torch", "transformers", "timm", "datasets", "numpy")
@@ -55,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="of an ensemble: the same, and before it the weights of the members",
     )
     add_split_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     return parser.parse_args(argv)
 
 
