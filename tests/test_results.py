@@ -62,6 +62,15 @@ def test_views_that_are_averaged_count_where_there_are_any(cards):
     assert "| 0.050 → 0.012 | 0.021 |" in results.full_table([good])
 
 
+def test_labels_name_how_many_classes_were_told_apart(cards):
+    path = cards / "good" / "report.json"
+    five = {"labels": "ferplus-majority", "classes": ["angry", "fear", "happy", "sad", "surprise"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | five))
+    reports = results.read_reports(cards)
+    assert "| FER+ majority, 5 classes |" in results.full_table(reports)
+    assert "| FER2013 | 50.0 (" in results.short_table(reports)
+
+
 def test_the_readme_gets_its_table_between_its_marks():
     text = f"before\n{results.START}\nold\n{results.END}\nafter"
     assert results.replaced(text, "new") == f"before\n{results.START}\nnew\n{results.END}\nafter"

@@ -16,7 +16,6 @@ from training.card_text import folds_rows, range_text, table
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
-LABELS = {"fer2013": "FER2013", "ferplus-majority": "FER+ majority, 7 classes"}
 
 
 def read_reports(cards: Path) -> list[dict]:
@@ -36,6 +35,12 @@ def _best(report: dict) -> dict:
     return report["metrics_tta"] or report["metrics"]
 
 
+def _judged_by(report: dict) -> str:
+    if report["labels"] == "ferplus-majority":
+        return f"FER+ majority, {len(report['classes'])} classes"
+    return "FER2013" if report["labels"] == "fer2013" else report["labels"]
+
+
 def _percent(figure: dict, interval: bool = False) -> str:
     text = f"{100 * figure['value']:.1f}"
     return f"{text} ({100 * figure['low']:.1f}–{100 * figure['high']:.1f})" if interval else text
@@ -49,7 +54,7 @@ def short_table(reports: list[dict]) -> str:
     ]
     for report in reports:
         figures, cost = _best(report), report["cost"]
-        labels = LABELS.get(report["labels"], report["labels"])
+        labels = _judged_by(report)
         rows.append(
             f"| [{report['folder']}](model_cards/{report['folder']}) | {labels} "
             f"| {_percent(figures['accuracy'], True)} | {_percent(figures['macro_f1'])} | {_ece(report):.3f} "
@@ -76,7 +81,7 @@ def full_table(reports: list[dict]) -> str:
         with_views = f"{_ece(report):.3f}" if report["metrics_tta"] else "–"
         rows.append(
             f"| [{report['folder']}](../model_cards/{report['folder']}) | {_claim(report)} "
-            f"| {LABELS.get(report['labels'], report['labels'])} | {report['split']}, {report['n']:,} "
+            f"| {_judged_by(report)} | {report['split']}, {report['n']:,} "
             f"| {_percent(single['accuracy'], True)} | {_percent(figures['accuracy'], True)} "
             f"| {_percent(figures['macro_f1'], True)} | {figures['auc']['value']:.3f} "
             f"| {ece['at_1']:.3f} → {ece['cross_fitted']:.3f} "
@@ -106,7 +111,7 @@ def ensembles_section(reports: list[dict]) -> str:
         rows.append(
             [
                 f"[{report['folder']}](../model_cards/{report['folder']})",
-                LABELS.get(report["labels"], report["labels"]),
+                _judged_by(report),
                 range_text(_best(report)["accuracy"]),
                 f"{best}, {_percent(compared['figures'][best]['accuracy'])}",
                 *(range_text(differences[key]) for key in ("accuracy", "macro_f1")),
