@@ -13,6 +13,9 @@ REPORT = {
     "labels": "fer2013",
     "split": "validation",
     "n": 3589,
+    "tta": None,
+    "data_sha256": "d",
+    "weights_sha256": "w",
     "metrics": {"accuracy": FIGURE, "macro_f1": FIGURE, "auc": FIGURE},
     "metrics_tta": None,
     "calibration": {"single": {"ece": {"at_1": 0.05, "cross_fitted": 0.0123}}},
@@ -118,3 +121,30 @@ def test_an_ensemble_stands_beside_its_best_member(cards):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"members": members}))
     row = cells(results.ensembles_section(results.read_reports(cards)).strip().splitlines()[-1])
     assert row[2:] == ["68.1 [66.0, 70.0]", "b, 66.9", "1.2 [0.1, 2.3]", "1.2 [-0.2, 2.3]"]
+
+
+def test_of_several_seeds_the_mean_is_shown(cards):
+    """The weights that ship are the best run's here: 68.1 against a mean of 66."""
+    path = cards / "good" / "report.json"
+    same = {"data_sha256": "d", "labels": "fer2013", "tta": None, "weights_sha256": "b"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | same))
+    over = {"accuracy": 0.66, "macro_f1": 0.6, "auc": 0.9, "ece": 0.02}
+    record = same | {
+        "runs": [{"weights_sha256": "a"}, {"weights_sha256": "b"}],
+        "over_runs": {"one_view": {key: {"mean": mean, "deviation": 0.004} for key, mean in over.items()}},
+    }
+    (cards / "good" / "seeds.json").write_text(json.dumps(record))
+    good = results.read_reports(cards)[0]
+    head, _, row = map(cells, results.full_table([good]).splitlines())
+    shown = dict(zip(head, row, strict=True))
+    assert (shown["accuracy, %"], shown["macro-F1, %"], shown["AUC"]) == (
+        "66.0 ± 0.4, 2 seeds",
+        "60.0 ± 0.4, 2 seeds",
+        "0.900",
+    )
+    assert "| 66.0 ± 0.4, 2 seeds | 60.0 ± 0.4, 2 seeds | 0.020 |" in results.short_table([good])
+    (cards / "good" / "seeds.json").write_text(json.dumps(record | {"labels": "ferplus-majority"}))
+    assert "68.1 (66.0–70.0)" in results.full_table(results.read_reports(cards))
+    (cards / "good" / "seeds.json").write_text(json.dumps(record | {"runs": [{"weights_sha256": "a"}]}))
+    with pytest.raises(ValueError, match=r"no run of .* has the weights"):
+        results.read_reports(cards)

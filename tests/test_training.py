@@ -64,6 +64,26 @@ def test_the_tiny_network_learns_its_classes(tiny_data_path, tmp_path):
     assert last["validation_accuracy"] > 0.6  # chance is 1/7
 
 
+def test_a_compiled_run_learns_and_saves_as_any_other(tiny_data_path, tmp_path, monkeypatch):
+    """The compiler itself takes a minute: its place takes one that changes nothing and counts calls."""
+    calls = 0
+
+    def compiled(forward, **options):
+        def counted(*inputs, **more):
+            nonlocal calls
+            calls += 1
+            return forward(*inputs, **more)
+
+        return counted
+
+    recipe = write(tmp_path, epochs=1, average={"ema_decay": 0.9})
+    run(recipe, tiny_data_path, tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", compiled)
+    run(recipe, tiny_data_path, tmp_path / "compiled", "--set", "compile=true")
+    assert calls == 139 // 16  # batches; what is judged and saved is the average, which is not compiled
+    assert same(last_weights(tmp_path / "plain"), last_weights(tmp_path / "compiled"))
+
+
 def test_a_run_that_dies_goes_on_to_the_same_weights(finished, tiny_data_path, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # after every batch
     calls = 0
@@ -97,6 +117,14 @@ def test_a_finished_run_is_not_run_again(finished, tiny_data_path, capsys):
     run(finished / "recipe.yaml", tiny_data_path, finished)
     assert (finished / "log.jsonl").read_text() == before
     assert "best accuracy" in capsys.readouterr().out
+
+
+def test_a_finished_run_goes_on_once_its_recipe_has_more_epochs(tiny_data_path, tmp_path):
+    short, longer = [{"epochs": 2}], [{"epochs": 2}, {"epochs": 1, "lr": 0.001}]
+    for output, plans in ((tmp_path / "grown", (short, longer)), (tmp_path / "whole", (longer,))):
+        for phases in plans:
+            run(write(tmp_path, phases=phases), tiny_data_path, output)
+    assert same(last_weights(tmp_path / "grown"), last_weights(tmp_path / "whole"))
 
 
 def _train_in_child(recipe: Path, data: Path, output: Path) -> None:

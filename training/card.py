@@ -1,9 +1,9 @@
 """Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
-training_data.json; folds_*.json, robustness.json, attention.json, samples.png and curves.png add their sections.
-notes.md, where there is one, holds the words that only this model needs. Of a described ensemble, ensemble.json stands
-for the config.
+training_data.json; folds_*.json, seeds.json, robustness.json, attention.json, samples.png and curves.png add their
+sections. notes.md, where there is one, holds the words that only this model needs. Of a described ensemble,
+ensemble.json stands for the config.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from training.card_text import (
     range_text,
     results_table,
     robustness_table,
+    seeds_text,
     training_text,
 )
 from training.provenance import read_json, read_used
@@ -70,6 +71,20 @@ def read_folds(folder: Path) -> dict[str, dict]:
     return {path.stem.removeprefix("folds_"): read_json(path) for path in sorted(folder.glob("folds_*.json"))}
 
 
+def read_seeds(folder: Path, report: dict) -> dict | None:
+    """The record of training/seeds.py in a model folder, where it is of the same rows, labels and views as a report.
+
+    Raises ValueError where none of its runs gave the weights that the report is of.
+    """
+    path = folder / "seeds.json"
+    record = read_json(path) if path.is_file() else None
+    if record is None or any(record[key] != report[key] for key in ("data_sha256", "labels", "tta")):
+        return None
+    if report["weights_sha256"] not in {run["weights_sha256"] for run in record["runs"]}:
+        raise ValueError(f"no run of {path} has the weights in {folder}; make it again with training/seeds.py")
+    return record
+
+
 def render(folder: Path) -> str:
     """README.md of a model folder, from the files in it.
 
@@ -92,6 +107,7 @@ def render(folder: Path) -> str:
         headline=headline(primary),
         reports=[report_section(suffix, report) for suffix, report in reports.items()],
         folds=folds_text(read_folds(folder)),
+        seeds=seeds_text(read_seeds(folder, primary), primary),
         robustness=_section(folder / "robustness.json", robustness_table),
         attention=_section(folder / "attention.json", attention_table),
         data=training_text(used),

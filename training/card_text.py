@@ -139,6 +139,29 @@ def folds_text(records: dict[str, dict]) -> str:
     )
 
 
+def _plain(key: str, value: float) -> str:
+    return f"{100 * value:.1f}" if FIGURES[key].percent else f"{value:.3f}"
+
+
+def seeds_text(record: dict | None, report: dict) -> str:
+    """The table of training/seeds.py's record with mean and deviation; empty without one."""
+    if record is None:
+        return ""
+    view = "views_averaged" if report["metrics_tta"] else "one_view"
+    over, keys = record["over_runs"][view], ("accuracy", "macro_f1", "auc", "ece")
+    rows = []
+    for run in record["runs"]:
+        these = ", these weights" if run["weights_sha256"] == report["weights_sha256"] else ""
+        rows.append([f"{run['seed']}{these}", *(_plain(key, run[view][key]) for key in keys)])
+    mean = [f"**{_plain(key, over[key]['mean'])}** ± {_plain(key, over[key]['deviation'])}" for key in keys]
+    how = f"{report['tta']} TTA" if report["metrics_tta"] else "one view"
+    head = [f"seed, {how}", "accuracy, %", "F1, macro, %", "AUC", "ECE, cross-fitted, %"]
+    return (
+        f"{table(head, [*rows, ['mean ± standard deviation', *mean]])}\n\nThe same recipe, started from other seeds. "
+        f"Tables elsewhere show the mean.\n\nAgain: `{record['command']}`"
+    )
+
+
 def results_table(report: dict) -> str:
     """Every overall figure, plain and averaged over views."""
     columns = [("one view", report["metrics"])]

@@ -89,6 +89,8 @@ class Run:
         self.train_data = train.to(accelerator.device)
         self.progress = Progress()
         self.plain_model = keep_depthwise_fp32(model, accelerator.device).to(memory_format=torch.channels_last)
+        if recipe.compile:
+            self.plain_model.compile()
         self.teachers = {name: teacher.to(accelerator.device) for name, teacher in (teachers or {}).items()}
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None
@@ -167,6 +169,7 @@ class Run:
             return False
         state = load_checkpoint(path)
         self.progress = Progress(**state["progress"])
+        self.progress.finished &= self._out_of_epochs()  # a recipe that was made longer since goes on
         self._enter_phase(self.progress.phase)
         self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from fer_hf.model_folder import settings_file
-from training.card import read_folds
+from training.card import read_folds, read_seeds
 from training.card_text import folds_rows, range_text, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,13 +26,32 @@ def read_reports(cards: Path) -> list[dict]:
         recipe = recipe if recipe.is_file() else settings_file(path.parent)  # an ensemble's description, which is JSON
         stated = yaml.safe_load(recipe.read_text())
         said = {key: stated.get(key) for key in ("claim", "claimed_accuracy", "trials")}
+        report = json.loads(path.read_text())
         found = {"folder": path.parent.name, "over_folds": read_folds(path.parent)}
-        reports.append(json.loads(path.read_text()) | said | found)
-    return sorted(reports, key=lambda report: (report["labels"], -_best(report)["accuracy"]["value"]))
+        reports.append(report | said | found | {"seeds": read_seeds(path.parent, report)})
+    return sorted(reports, key=lambda report: (report["labels"], -_shown(report)))
 
 
 def _best(report: dict) -> dict:
     return report["metrics_tta"] or report["metrics"]
+
+
+def _over_seeds(report: dict, key: str, averaged: bool) -> dict | None:
+    """Mean and deviation of a figure over the runs of a recipe; None where there is one run."""
+    return report["seeds"] and report["seeds"]["over_runs"]["views_averaged" if averaged else "one_view"][key]
+
+
+def _shown(report: dict) -> float:
+    """The accuracy that the tables show, with views averaged where there are any."""
+    over = _over_seeds(report, "accuracy", bool(report["metrics_tta"]))
+    return over["mean"] if over else _best(report)["accuracy"]["value"]
+
+
+def _cell(report: dict, key: str, averaged: bool, interval: bool = True) -> str:
+    """A figure in percent: the mean over seeds with its deviation, else that of the one run with its interval."""
+    if over := _over_seeds(report, key, averaged):
+        return f"{100 * over['mean']:.1f} ± {100 * over['deviation']:.1f}, {len(report['seeds']['runs'])} seeds"
+    return _percent((report["metrics_tta"] if averaged else report["metrics"])[key], interval)
 
 
 def _judged_by(report: dict) -> str:
@@ -53,18 +72,19 @@ def short_table(reports: list[dict]) -> str:
         "|---" * 7 + "|",
     ]
     for report in reports:
-        figures, cost = _best(report), report["cost"]
-        labels = _judged_by(report)
+        cost, labels, averaged = report["cost"], _judged_by(report), bool(report["metrics_tta"])
         rows.append(
             f"| [{report['folder']}](model_cards/{report['folder']}) | {labels} "
-            f"| {_percent(figures['accuracy'], True)} | {_percent(figures['macro_f1'])} | {_ece(report):.3f} "
-            f"| {cost['parameters'] / 1e6:.2f} M | {cost['file_mb']:.1f} MB |"
+            f"| {_cell(report, 'accuracy', averaged)} | {_cell(report, 'macro_f1', averaged, False)} "
+            f"| {_ece(report):.3f} | {cost['parameters'] / 1e6:.2f} M | {cost['file_mb']:.1f} MB |"
         )
     return "\n".join(rows)
 
 
 def _ece(report: dict) -> float:
     """Calibration error at a cross-fitted temperature, of the views that the accuracy beside it is of."""
+    if over := _over_seeds(report, "ece", bool(report["metrics_tta"])):
+        return over["mean"]
     return report["calibration"]["tta" if report["metrics_tta"] else "single"]["ece"]["cross_fitted"]
 
 
@@ -76,14 +96,15 @@ def full_table(reports: list[dict]) -> str:
     )
     rows = [head, "|---" * 15 + "|"]
     for report in reports:
-        single, figures, cost = report["metrics"], _best(report), report["cost"]
+        cost, averaged = report["cost"], bool(report["metrics_tta"])
+        auc = (_over_seeds(report, "auc", averaged) or {"mean": _best(report)["auc"]["value"]})["mean"]
         ece = report["calibration"]["single"]["ece"]
         with_views = f"{_ece(report):.3f}" if report["metrics_tta"] else "–"
         rows.append(
             f"| [{report['folder']}](../model_cards/{report['folder']}) | {_claim(report)} "
             f"| {_judged_by(report)} | {report['split']}, {report['n']:,} "
-            f"| {_percent(single['accuracy'], True)} | {_percent(figures['accuracy'], True)} "
-            f"| {_percent(figures['macro_f1'], True)} | {figures['auc']['value']:.3f} "
+            f"| {_cell(report, 'accuracy', False)} | {_cell(report, 'accuracy', averaged)} "
+            f"| {_cell(report, 'macro_f1', averaged)} | {auc:.3f} "
             f"| {ece['at_1']:.3f} → {ece['cross_fitted']:.3f} "
             f"| {with_views} | {cost['parameters']:,} | {cost['mflops']:.0f} "
             f"| {cost['file_mb']:.1f} | {cost['ms_per_face']:.1f} | {report['trials'] or '–'} |"
@@ -95,12 +116,12 @@ def _claim(report: dict) -> str:
     """The published figures, marked where ours are below them; of a system judged over folds, the mark is there."""
     if report["over_folds"]:
         return "[over folds](#over-folds)"
-    return _against_claim(report, _best(report))
+    return _against_claim(report, _shown(report))
 
 
-def _against_claim(report: dict, figures: dict) -> str:
+def _against_claim(report: dict, accuracy: float) -> str:
     claimed = report["claimed_accuracy"]
-    missed = claimed is not None and 100 * figures["accuracy"]["value"] < claimed
+    missed = claimed is not None and 100 * accuracy < claimed
     return f"{report['claim'] or '–'}{' (**missed**)' if missed else ''}"
 
 
@@ -146,7 +167,9 @@ def folds_section(reports: list[dict]) -> str:
     rows = []
     for report in reports:
         name = f"[{report['folder']}](../model_cards/{report['folder']})"
-        claims = [_against_claim(report, record["metrics"]) for record in report["over_folds"].values()]
+        claims = [
+            _against_claim(report, record["metrics"]["accuracy"]["value"]) for record in report["over_folds"].values()
+        ]
         rows += [[name, *row, said] for row, said in zip(folds_rows(report["over_folds"]), claims, strict=True)]
     if not rows:
         return ""
@@ -170,8 +193,9 @@ percentile intervals over rows. "With views averaged" is the mean over the views
 `flip` is a crop and its mirror image, `ten` ten crops. ECE (15 equal-mass bins, one view) stands at temperature 1,
 then at a temperature cross-fitted over five folds, and "with views" is that of the averaged answers, cross-fitted too.
 Milliseconds a face are of the machine that made the report. Trials are the runs that were made of a system before this
-one was chosen, itself included. **Missed** marks a figure below the published one, whatever split or data that was
-taken on.
+one was chosen, itself included. Where a system was trained from several seeds, mean ± standard deviation over them
+stand in place of the interval. **Missed** marks a figure below the published one, whatever split or data that was taken
+on.
 
 {full_table(reports)}
 {ensembles_section(reports)}{folds_section(reports)}

@@ -1,6 +1,6 @@
 """Train one recipe: ``accelerate launch training/train.py --recipe R.yaml --data DATA --output DIR``.
 
-Run it again with the same output to resume; a finished run says so.
+Run it again with the same output to resume. A finished run says so, and goes on once its recipe has more epochs.
 """
 
 import argparse
