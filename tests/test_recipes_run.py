@@ -18,6 +18,7 @@ def test_a_recipe_runs_end_to_end(path, tiny_data_path, tiny_model_path, tmp_pat
     monkeypatch.setattr(loop.Run, "save", lambda self: None)
     recipe = load_recipe(path)
     changes = ["phases=[{epochs: 1}]", "batch_size=16", "data.fraction=0.3", "precision=fp32", "distill.teacher=null"]
+    changes.append("compile=false")  # which takes minutes; tests/test_training.py holds it
     if recipe.data.source.leave_out:
         changes.append("data.source.leave_out=null")  # its rows are not in the tiny set
     if recipe.data.source.folds:
