@@ -193,8 +193,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(ti
     def breaking_step(self, *arguments):
         nonlocal calls
         calls += 1
-        loss, logits = step(self, *arguments)
-        return (loss * math.nan if calls > 10 else loss), logits
+        loss, logits, targets = step(self, *arguments)
+        return (loss * math.nan if calls > 10 else loss), logits, targets
 
     monkeypatch.setattr(loop.Step, "__call__", breaking_step)
     with pytest.raises(
@@ -253,6 +253,17 @@ def test_every_mechanism_runs(changes, tiny_data_path, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert len(log) == 2
     assert all(math.isfinite(line["train_loss"]) for line in log)
+
+
+def test_training_figures_are_of_the_mixed_targets(tiny_data_path, tmp_path, monkeypatch):
+    def to_first_class(images, targets, options, generator):
+        return images, torch.eye(targets.shape[1])[torch.zeros(len(targets), dtype=torch.long)]
+
+    monkeypatch.setattr(engine, "mix", to_first_class)
+    run(write(tmp_path), tiny_data_path, tmp_path / "out")
+    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["train_accuracy"] > 0.9  # as easy as it gets
+    assert last["validation_accuracy"] < 0.3
 
 
 def test_pictures_from_disk_train_to_the_same_weights_as_from_memory(tiny_data_path, tmp_path):

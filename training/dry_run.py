@@ -29,7 +29,7 @@ def dry_run(run: "Run") -> None:
     seconds = []
     for seed, batch in zip(range(TIMED_STEPS + 1), batches, strict=False):
         started = time.perf_counter()
-        loss, _ = run.step(*run.train_data.fetch(batch), seed)
+        loss, _, _ = run.step(*run.train_data.fetch(batch), seed)
         float(loss)  # waits for the device
         seconds.append(time.perf_counter() - started)
     parameters = sum(p.numel() for p in run.plain_model.parameters())

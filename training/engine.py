@@ -73,8 +73,10 @@ class Step:
     teacher: Teacher | None
     distill: DistillRecipe
 
-    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Learn from (B, C, H, W) uint8 and distributions (B, K); returns detached loss (scalar) and raw logits (B, K).
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Learn from (B, C, H, W) uint8 and distributions (B, K).
+
+        Returns detached loss (scalar), raw logits (B, K) and what they should have been (B, K), mixed as pictures were.
 
         Dropout and augmentation are functions of ``seed``, so a resumed run draws what the first would have drawn.
         """
@@ -94,7 +96,7 @@ class Step:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return loss.detach(), raw_logits.detach().float()
+        return loss.detach(), raw_logits.detach().float(), targets
 
 
 @torch.inference_mode()

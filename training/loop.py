@@ -239,7 +239,7 @@ class Run:
             self._set_lr()
             seed = mix_seed(self.recipe.seed, progress.epoch, progress.batch, self.accelerator.process_index)
             images, targets = self.train_data.fetch(batch)
-            loss, logits = self.step(images, targets, seed)
+            loss, logits, targets = self.step(images, targets, seed)
             if self.accelerator.sync_gradients:
                 self.averages.after_step(self._bare_model(), progress.step)
             self.seen.append((logits, targets))
