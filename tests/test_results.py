@@ -148,3 +148,17 @@ def test_of_several_seeds_the_mean_is_shown(cards):
     (cards / "good" / "seeds.json").write_text(json.dumps(record | {"runs": [{"weights_sha256": "a"}]}))
     with pytest.raises(ValueError, match=r"no run of .* has the weights"):
         results.read_reports(cards)
+
+
+def test_the_efficient_one_is_measured_beside_the_other(cards):
+    cost = {"parameters": 10, "mflops": 50.0, "file_mb": 1.0, "ms_per_face": 2.0}
+    for folder, factor in (("cbam_5cnn", 3), ("efficientnet_b3", 1)):
+        report = REPORT | {"labels": "ferplus-majority", "classes": ["a"] * 7}
+        report["cost"] = {key: value * factor for key, value in cost.items()}
+        (cards / folder).mkdir()
+        (cards / folder / "report.json").write_text(json.dumps(report))
+        (cards / folder / "recipe.yaml").write_text("name: a")
+    text = results.efficiency_section(results.read_reports(cards))
+    assert "3.0 times the parameters, 3.0 times the operations, 3.0 times the milliseconds a face of eff" in text
+    assert cells(text.splitlines()[-4])[3:] == ["30", "150", "3.0", "6.0"]
+    assert results.efficiency_section(results.read_reports(cards)[:1]) == ""

@@ -15,6 +15,9 @@ from training.card import read_folds, read_seeds
 from training.card_text import folds_rows, range_text, table
 
 ROOT = Path(__file__).resolve().parent.parent
+FER_PLUS = "ferplus-majority"
+EFFICIENT = ("cbam_5cnn", "efficientnet_b3")
+"""What is called the efficient one, and what it is compared with."""
 START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
 
 
@@ -55,7 +58,7 @@ def _cell(report: dict, key: str, averaged: bool, interval: bool = True) -> str:
 
 
 def _judged_by(report: dict) -> str:
-    if report["labels"] == "ferplus-majority":
+    if report["labels"] == FER_PLUS:
         return f"FER+ majority, {len(report['classes'])} classes"
     return "FER2013" if report["labels"] == "fer2013" else report["labels"]
 
@@ -162,6 +165,39 @@ bootstrap draw holds the same rows for both, so an interval above 0 is a gain.
 """
 
 
+def efficiency_section(reports: list[dict]) -> str:
+    """The claim that cbam_5cnn is the efficient one beside efficientnet_b3, tested; empty unless both were scored."""
+    pair = [one for name in EFFICIENT for one in reports if one["folder"] == name and one["labels"] == FER_PLUS]
+    if len(pair) < len(EFFICIENT):
+        return ""
+    rows = [
+        [
+            f"[{one['folder']}](../model_cards/{one['folder']})",
+            range_text(_best(one)["accuracy"]),
+            range_text(_best(one)["macro_f1"]),
+            f"{one['cost']['parameters']:,}",
+            f"{one['cost']['mflops']:,.0f}",
+            f"{one['cost']['file_mb']:.1f}",
+            f"{one['cost']['ms_per_face']:.1f}",
+        ]
+        for one in pair
+    ]
+    said, other = (one["cost"] for one in pair)
+    words = {"parameters": "parameters", "mflops": "operations", "ms_per_face": "milliseconds a face"}
+    ratios = ", ".join(f"{said[key] / other[key]:.1f} times the {word}" for key, word in words.items())
+    head = ["model", "accuracy, %", "macro-F1, %", "parameters", "MFLOPs", "MB", "ms a face"]
+    return f"""
+## Is cbam_5cnn the efficient one?
+
+Its source says so, and compares the training row of one network with the validation row of the other. On the same rows,
+labels and machine cbam_5cnn has {ratios} of efficientnet_b3:
+
+{table(head, rows)}
+
+Each network sees the size that its recipe names, and neither schedule is as long as the published one.
+"""
+
+
 def folds_section(reports: list[dict]) -> str:
     """What was scored over folds, beside its claim; empty where nothing was."""
     rows = []
@@ -198,7 +234,7 @@ stand in place of the interval. **Missed** marks a figure below the published on
 on.
 
 {full_table(reports)}
-{ensembles_section(reports)}{folds_section(reports)}
+{ensembles_section(reports)}{efficiency_section(reports)}{folds_section(reports)}
 Each report holds the `command` that makes it again. What helped on the way there and what did not, with figures:
 [lessons.md](lessons.md).
 """
