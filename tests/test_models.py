@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
 
 from fer_hf.labels import FER7, id2label
+from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from fer_hf.models.modeling_fer import FerPreTrainedModel
@@ -105,6 +106,15 @@ def pixels(model: FerPreTrainedModel, count: int = 2) -> torch.Tensor:
 
 def test_every_registered_type_is_tested():
     assert {shared(system).config.model_type for system in SYSTEMS} == set(MODEL_TYPES)
+
+
+def test_a_temperature_is_saved_by_versions_that_take_it_for_one_of_text_generation(tmp_path, monkeypatch):
+    """transformers up to 5.17 refuses to save a config for what it finds here."""
+    found = {"temperature": 1.5}
+    monkeypatch.setattr(PreTrainedConfig, "_get_generation_parameters", lambda self: found)
+    config = ResNetSwishConfig(id2label=id2label(FER7), temperature=1.5)
+    config.save_pretrained(tmp_path)
+    assert ResNetSwishConfig.from_pretrained(tmp_path).temperature == 1.5
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -74,3 +74,7 @@ class FerConfig(PreTrainedConfig):
         if self.label2id is not None and {name: int(index) for name, index in self.label2id.items()} != inverse:
             raise ValueError(f"label2id {self.label2id} is not the inverse of id2label {self.id2label}")
         self.label2id = inverse
+
+    def _get_generation_parameters(self) -> dict:
+        # Up to 5.17, transformers takes `temperature` for text generation's and refuses to save the config.
+        return {}
