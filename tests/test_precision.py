@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from training.precision import keep_depthwise_fp32, pick_precision
+from training.precision import keep_depthwise_fp32, layout, pick_precision
 
 
 class Recorder:
@@ -56,3 +56,9 @@ def test_precision_is_what_the_recipe_says_and_what_the_cpu_can(monkeypatch):
     for able, expected in ((True, "bf16"), (False, "no")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able})
         assert pick_precision("auto", cpu) == expected
+
+
+def test_depthwise_networks_keep_plain_order_on_a_gpu_alone():
+    plain, gpu, cpu = nn.Sequential(nn.Conv2d(4, 8, 3)), torch.device("cuda"), torch.device("cpu")
+    assert layout(separable(), gpu) == torch.contiguous_format
+    assert layout(separable(), cpu) == layout(plain, gpu) == layout(plain, cpu) == torch.channels_last

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_hf.models.image_processing_fer import FerImageProcessor
-from training.precision import keep_depthwise_fp32
+from training.precision import keep_depthwise_fp32, layout
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts RGB to grey
 
@@ -37,7 +37,9 @@ class Teacher:
 
     def to(self, device: torch.device) -> "Teacher":
         """The same teacher, moved."""
-        self.model, self.order = keep_depthwise_fp32(self.model, device).to(device), self.order.to(device)
+        model = keep_depthwise_fp32(self.model, device)
+        self.model = model.to(device, memory_format=layout(model, device))
+        self.order = self.order.to(device)
         return self
 
     @torch.no_grad()

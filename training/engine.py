@@ -83,7 +83,7 @@ class Step:
         torch.manual_seed(seed)
         generator = torch.Generator(images.device).manual_seed(seed)
         images, targets = mix(augment(images, self.augment, generator), labels, self.augment, generator)
-        pixels = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        pixels = self.normalize(images)
         with self.accelerator.accumulate(self.model):
             with self.accelerator.autocast():
                 raw_logits = self.model(pixels).raw_logits
@@ -110,7 +110,7 @@ def predict_logits(
     parts = []
     for batch in loader:
         images, _ = data.fetch(batch)
-        pixels = normalize(images).contiguous(memory_format=torch.channels_last)
+        pixels = normalize(images)
         with accelerator.autocast():
             raw_logits = model(pixels).raw_logits
         parts.append(accelerator.gather_for_metrics(raw_logits.float()).cpu())

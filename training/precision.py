@@ -1,4 +1,4 @@
-"""Which number format a run computes in, and what stays in fp32 beside bf16."""
+"""Which number format and memory layout a run computes in, and what stays in fp32 beside bf16."""
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,16 @@ def keep_depthwise_fp32(model: nn.Module, device: torch.device) -> nn.Module:
         for module in filter(is_depthwise, model.modules()):
             module.__class__ = Float32DepthwiseConv2d
     return model
+
+
+def layout(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """The order of a network's weights in memory that is faster there; its activations follow.
+
+    Channels last, but not for depthwise convolutions on a GPU: a step of EfficientNet-B0 on 256 pictures of 64 pixels
+    took an H200 61 ms with it and 38 ms without.
+    """
+    depthwise = device.type == "cuda" and any(map(is_depthwise, model.modules()))
+    return torch.contiguous_format if depthwise else torch.channels_last
 
 
 def pick_precision(wanted: str, device: torch.device) -> str:

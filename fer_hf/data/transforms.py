@@ -210,8 +210,10 @@ def mix(images: Tensor, targets: Tensor, options: AugmentOptions, generator: Gen
 
 
 def _beta(alpha: float, generator: Generator) -> float:
-    """One draw of Beta(alpha, alpha); torch's own takes no generator, so numpy draws, seeded from ours."""
+    """One draw of Beta(alpha, alpha); torch's own takes no generator, so numpy draws, seeded as ours was.
+
+    A batch has a generator of its own, and reading a number from it would wait for the device.
+    """
     import numpy as np
 
-    seed = int(torch.randint(2**31, (1,), device=generator.device, generator=generator))
-    return float(np.random.default_rng(seed).beta(alpha, alpha))
+    return float(np.random.default_rng(generator.initial_seed()).beta(alpha, alpha))

@@ -72,8 +72,11 @@ class FerImageProcessor(BaseImageProcessor):
 
     def normalize_uint8(self, images: torch.Tensor) -> torch.Tensor:
         """(..., num_channels, H, W) in [0, 255], any dtype, to normalised float32 on the same device."""
-        mean = torch.tensor(self.image_mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.image_std, device=images.device).view(-1, 1, 1)
+        # Non-blocking: otherwise every batch would wait here for all that its device still has to do.
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1).to(images.device, non_blocking=True)
+            for values in (self.image_mean, self.image_std)
+        )
         return (images.float() / 255 - mean) / std
 
     def preprocess(
