@@ -17,9 +17,10 @@ from fer_hf.figures import save_figure
 from fer_hf.labels import FER7
 from fer_hf.metrics import softmax
 from tests.evaluation_runs import ROWS, WITHOUT_MAJORITY, make_data, run
-from training import provenance
+from training import cost, provenance
 from training.cost import count_mflops, count_parameters
 from training.intervals import bootstrap, resample
+from training.provenance import write_json
 from training.report import first_copies, most_confused
 from training.scoring import load, load_split
 from training.views import NAMED, View, parse_views
@@ -235,3 +236,21 @@ def test_cost_counts_weights_once_and_a_multiply_and_an_add_as_two(tiny_model_pa
     convolutions = 9 * (1 * 8 + 8 * 8 + 8 * 8) * cells[48] + (9 * (8 * 16 + 16 * 16) + 8 * 16) * cells[24]
     dense = 2 * 4 * (8 + 16) + 16 * 7  # two gates of four squeezed channels, and the classifier
     assert count_mflops(model) == pytest.approx(2 * (convolutions + dense) / 1e6)
+
+
+def test_cost_is_measured_again_and_nothing_else_of_the_report_changes(tiny_model_path, data, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_path, folder)
+    with pytest.raises(ValueError, match=r"report\.json is missing; score the model first"):
+        cost.main(["--model", str(folder)])
+    before = run(folder, data, folder / "report.json")
+    monkeypatch.setattr(cost, "measure_ms_per_face", lambda model: 7.0)
+    cost.main(["--model", str(folder)])
+    after = json.loads((folder / "report.json").read_text())
+    assert (before["cost"]["ms_per_face"], after["cost"]["ms_per_face"]) == (1.0, 7.0)
+    assert {key: value for key, value in after.items() if key != "cost"} == {
+        key: value for key, value in before.items() if key != "cost"
+    }
+    write_json(folder / "report.json", after | {"weights_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="is of other weights"):
+        cost.main(["--model", str(folder)])

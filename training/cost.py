@@ -1,6 +1,14 @@
-"""What a model costs: parameters, operations, file size and time for one face."""
+"""What a model costs: parameters, operations, file size and time for one face.
 
+    python training/cost.py --model model_cards/resnet_swish
+
+measures it on this machine and puts it into the folder's report.json, so that models that were scored on several
+machines are timed on one.
+"""
+
+import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_hf.classifier import fold_norms, shared_copy
 from fer_hf.model_folder import weight_files
+from training.provenance import read_json, write_json
 
 _WARM_UP, _TIMED = 5, 30
 
@@ -65,3 +74,36 @@ def _one_face(model: nn.Module) -> torch.Tensor:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def measure_again(folder: Path) -> dict:
+    """Replace ``cost`` in a model folder's report.json and return it.
+
+    Raises ValueError where there is no report, or it is of other weights than the folder's.
+    """
+    from training.scoring import load
+
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; score the model first, with training/eval.py --output {path}")
+    report, loaded = read_json(path), load(str(folder), "cpu")
+    if report["weights_sha256"] != loaded.weights_sha256:
+        raise ValueError(f"{path} is of other weights than those in {folder}; score the model again")
+    cost = measure_cost(loaded.model, folder)
+    write_json(path, report | {"cost": cost})
+    return cost
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, nargs="+", type=Path, help="model folders that hold a report.json")
+    for folder in parser.parse_args(argv).model:
+        cost = measure_again(folder)
+        print(f"{folder.name}: {cost['ms_per_face']} ms a face on {cost['threads']} thread(s) of {cost['device']}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"cost.py: {error}")
