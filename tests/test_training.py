@@ -55,6 +55,8 @@ def test_a_run_leaves_model_log_and_recipe(finished):
     assert used["train"]["left_out_as_leaking"] == 1
     assert used["selection"]["n"] == 70
     assert (finished / "recipe.yaml").read_text() == (finished / "best" / "recipe.yaml").read_text()
+    # Epochs of less than a second are not worth a checkpoint each; the end is.
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["step_000000024.pt"]
 
 
 def test_the_tiny_network_learns_its_classes(tiny_data_path, tmp_path):
@@ -197,8 +199,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(ti
         return (loss * math.nan if calls > 10 else loss), logits, targets
 
     monkeypatch.setattr(loop.Step, "__call__", breaking_step)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # after every batch
     with pytest.raises(
-        loop.TrainingDiverged, match=r"the loss became nan in epoch 2.*last good state is step_000000008"
+        loop.TrainingDiverged, match=r"the loss became nan in epoch 2.*last good state is step_000000010"
     ):
         run(write(tmp_path), tiny_data_path, tmp_path / "out")
     assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["epoch"] == 1

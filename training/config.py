@@ -134,6 +134,12 @@ class Recipe:
             raise ValueError(f"batch_size must be at least 1; {self.batch_size} was given")
 
 
+def as_run(recipe: Recipe, phase_epochs: typing.Sequence[int]) -> Recipe:
+    """The recipe of what was run: its phases with the epochs that each of them had, without those that had none."""
+    run = zip(recipe.phases, phase_epochs, strict=True)
+    return dataclasses.replace(recipe, phases=[dataclasses.replace(phase, epochs=n) for phase, n in run if n])
+
+
 def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe; ``overrides`` are ``key.sub=value`` with YAML values.
 

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from training.distillation import Teacher
 from training.engine import EpochSampler, Step, mix_seed, predict_logits, split_loader
 from training.losses import ExpressionLoss, class_weights
 from training.optimizers import build_optimizer, set_training_mode, trainable_parameters
-from training.precision import keep_depthwise_fp32
+from training.pace import Pace
+from training.precision import keep_depthwise_fp32, layout
 from training.schedules import Schedule
 
 CHECKPOINT_EVERY_S = 120
@@ -40,6 +41,7 @@ class Progress:
 
     phase: int = 0
     epoch: int = 0  # over all phases
+    phase_epochs: list[int] = field(default_factory=list)  # finished epochs of each phase
     batch: int = 0  # finished batches of this epoch
     step: int = 0  # finished batches of the run
     best_score: float = -math.inf
@@ -69,7 +71,9 @@ class Run:
     """One training run in ``output``: ``train()`` goes from wherever the checkpoints are to the end.
 
     ``on_best(model)`` is called on the main process with the evaluated model whenever it is the best so far.
-    ``teachers`` holds those that the recipe names, by name.
+    ``teachers`` holds those that the recipe names, by name. With ``limit_s`` the run ends within so many seconds.
+
+    Raises ValueError for a limit on a recipe whose average is of its last epochs, since nobody knows those beforehand.
     """
 
     def __init__(
@@ -83,12 +87,18 @@ class Run:
         output: Path,
         on_best,
         teachers: Mapping[str, Teacher] | None = None,
+        limit_s: float | None = None,
     ):
+        if limit_s is not None and recipe.average.swa_last:
+            raise ValueError(
+                "average.swa_last needs all epochs of its recipe; use average.ema_decay within a time limit"
+            )
         self.recipe, self.accelerator, self.output, self.on_best = recipe, accelerator, output, on_best
         self.normalize, self.validation = normalize, validation.to(accelerator.device)
         self.train_data = train.to(accelerator.device)
-        self.progress = Progress()
-        self.plain_model = keep_depthwise_fp32(model, accelerator.device).to(memory_format=torch.channels_last)
+        self.progress, self.pace = Progress(phase_epochs=[0] * len(recipe.phases)), Pace(limit_s)
+        model = keep_depthwise_fp32(model, accelerator.device)
+        self.plain_model = model.to(memory_format=layout(model, accelerator.device))
         if recipe.compile:
             self.plain_model.compile()
         self.teachers = {name: teacher.to(accelerator.device) for name, teacher in (teachers or {}).items()}
@@ -105,6 +115,7 @@ class Run:
         self.seen: list[tuple[Tensor, Tensor]] = []  # raw logits and targets of this epoch's batches so far
         self.averages: WeightAverages | None = None
         self.phase_ready = -1
+        self.saved_at = time.monotonic()
 
     # -- assembling a phase --------------------------------------------------------------------------------------------
     def _enter_phase(self, number: int) -> None:
@@ -134,12 +145,17 @@ class Run:
         if self.averages is None:
             self.averages = WeightAverages(self.recipe.average, self._bare_model(), self.recipe.epochs)
         self.phase_ready = number
+        self._enter_pace(number)
+
+    def _enter_pace(self, number: int) -> None:
+        phases, done = self.recipe.phases, self.progress.phase_epochs[number]
+        self.pace.enter(phases[number].epochs, done, sum(phase.epochs for phase in phases[number + 1 :]))
 
     def _bare_model(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model)
 
-    def _phase_start(self) -> int:
-        return sum(phase.epochs for phase in self.recipe.phases[: self.progress.phase])
+    def _phase_is_over(self) -> bool:
+        return self.pace.is_over(self.progress.phase_epochs[self.progress.phase])
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
     def _state(self) -> dict:
@@ -161,6 +177,10 @@ class Run:
         if self.accelerator.is_main_process:
             save_checkpoint(self.output / "checkpoints", self.progress.step, self._state())
         self.accelerator.wait_for_everyone()
+        self.saved_at = time.monotonic()
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint; False where there is none."""
@@ -169,8 +189,9 @@ class Run:
             return False
         state = load_checkpoint(path)
         self.progress = Progress(**state["progress"])
-        self.progress.finished &= self._out_of_epochs()  # a recipe that was made longer since goes on
+        self.progress.phase_epochs += [0] * (len(self.recipe.phases) - len(self.progress.phase_epochs))
         self._enter_phase(self.progress.phase)
+        self.progress.finished &= self._out_of_epochs()  # a recipe that was made longer since goes on
         self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.state = state["schedule"]
@@ -200,7 +221,7 @@ class Run:
         """Run to the end of the recipe, or to early stopping, and return where it ended."""
         self.begin()
         while not self.progress.finished and not self._out_of_epochs():
-            if self.progress.epoch >= self._phase_start() + self.recipe.phases[self.progress.phase].epochs:
+            if self._phase_is_over():
                 self.progress.phase += 1
                 self._enter_phase(self.progress.phase)
             started = time.perf_counter()
@@ -218,15 +239,16 @@ class Run:
         if self.recipe.early_stopping is not None and waited >= self.recipe.early_stopping:
             self.accelerator.print(f"stopping early: no better {self.recipe.select} for {waited} epochs")
             return True
-        return self.progress.epoch >= self.recipe.epochs
+        return self.progress.phase + 1 == len(self.recipe.phases) and self._phase_is_over()
 
     def _train_epoch(self) -> dict[str, float]:
         progress, loader = self.progress, self.loader
+        over, step = self.pace.next_epoch(progress.phase_epochs[progress.phase])
         self.sampler.begin_epoch(progress.epoch)
         if progress.batch:
             loader = self.accelerator.skip_first_batches(loader, progress.batch)
         set_training_mode(self._bare_model())
-        saved_at, losses = time.monotonic(), []
+        losses = []
         bar = tqdm(
             total=self.batches * self.recipe.batch_size,
             initial=progress.batch * self.recipe.batch_size,
@@ -236,7 +258,7 @@ class Run:
             disable=not self.accelerator.is_main_process or None,
         )
         for batch in loader:
-            self._set_lr()
+            self._set_lr(over + step * progress.batch / self.batches)
             seed = mix_seed(self.recipe.seed, progress.epoch, progress.batch, self.accelerator.process_index)
             images, targets = self.train_data.fetch(batch)
             loss, logits, targets = self.step(images, targets, seed)
@@ -247,22 +269,22 @@ class Run:
             progress.batch += 1
             progress.step += 1
             bar.update(self.recipe.batch_size)
-            due = time.monotonic() - saved_at > CHECKPOINT_EVERY_S
+            due = self._save_is_due()
             if due or progress.batch % LOOK_AT_LOSS_EVERY == 0 or progress.batch == self.batches:
                 self._check(losses, bar)
                 losses = losses[-1:]
             if due and self.accelerator.num_processes == 1:
                 self.save()
-                saved_at = time.monotonic()
         bar.close()
         columns = self.accelerator.gather(self._seen_columns())
         self.seen = []
         return epoch_figures(*columns)
 
-    def _set_lr(self) -> None:
-        epoch = self.progress.epoch - self._phase_start() + self.progress.batch / self.batches
+    def _set_lr(self, over: float) -> None:
+        """The rate where this share of the phase is over."""
+        factor = self.schedule.factor_at(self.pace.planned * min(over, 1.0))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * self.schedule.factor_at(epoch)
+            group["lr"] = self.base_lr * factor
 
     def _check(self, losses: list[Tensor], bar: tqdm) -> None:
         mean = float(torch.stack(losses).mean())
@@ -277,6 +299,7 @@ class Run:
     def _after_epoch(self, train_figures: dict[str, float], seconds: float) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.phase_epochs[progress.phase] += 1
         progress.seconds += seconds
         self.averages.after_epoch(self._bare_model(), progress.epoch)
         judged = self.averages.evaluated(self._bare_model())
@@ -295,7 +318,9 @@ class Run:
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch - 1
             self._keep_best(judged)
-        self.save()
+        # On a GPU an epoch may take a second, and its checkpoint as long. Several processes have clocks of their own.
+        if self._save_is_due() or self.accelerator.num_processes > 1:
+            self.save()
 
     def _judge(self, model: nn.Module) -> dict[str, float]:
         logits = predict_logits(self.accelerator, model, self.validation, self.normalize, 2 * self.recipe.batch_size)

@@ -21,7 +21,7 @@ from fer_hf.hub import ModelError, load_model, save_portable
 from fer_hf.labels import id2label, label2id
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from training.checkpoints import CheckpointError
-from training.config import Recipe, dump_recipe, load_recipe
+from training.config import Recipe, as_run, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
 from training.loop import Progress, Run, TrainingDiverged
@@ -42,6 +42,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="folder for checkpoints, log and the best model")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="end training within this time: epochs are left out, the rate falls sooner, recipe.yaml counts those run",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show recipe, an augmented batch, memory and time")
     parser.add_argument("--tracker", default="tensorboard", help="any tracker accelerate knows, or none")
     return parser.parse_args(argv)
@@ -130,7 +135,7 @@ def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator
         mixed_precision=pick_precision(recipe.precision, device),
         gradient_accumulation_steps=recipe.optimizer.accumulate,
         # A batch is cut across processes, so a recipe means the same however many there are.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
         step_scheduler_with_optimizer=False,
         log_with=None if tracker == "none" else tracker,
         project_dir=output,
@@ -140,6 +145,8 @@ def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator
 def main(argv: list[str] | None = None) -> Progress | None:
     """Train as the arguments say; returns where the run ended, None for a dry run."""
     arguments = parse_arguments(argv)
+    if arguments.minutes is not None and arguments.minutes <= 0:
+        raise ValueError(f"--minutes must be above 0; {arguments.minutes:g} was given")
     recipe = load_recipe(arguments.recipe, arguments.set)
     model, processor = build_model(recipe)
     teachers = build_teachers(recipe)
@@ -161,8 +168,18 @@ def main(argv: list[str] | None = None) -> Progress | None:
             inherit_used(folder, Path(recipe.model.start_from))
         (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
+    limit_s = None if arguments.minutes is None else 60 * arguments.minutes
     run = Run(
-        recipe, accelerator, model, processor.normalize_uint8, train, validation, arguments.output, keep_best, teachers
+        recipe,
+        accelerator,
+        model,
+        processor.normalize_uint8,
+        train,
+        validation,
+        arguments.output,
+        keep_best,
+        teachers,
+        limit_s,
     )
     if arguments.dry_run:
         dry_run(run)
@@ -174,6 +191,9 @@ def main(argv: list[str] | None = None) -> Progress | None:
     if run.resume():
         accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
     progress = run.train()
+    if accelerator.is_main_process and limit_s is not None:
+        for folder in (arguments.output, arguments.output / "best"):
+            (folder / "recipe.yaml").write_text(dump_recipe(as_run(recipe, progress.phase_epochs)))
     kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
     accelerator.print(f"{kept} after epoch {progress.best_epoch + 1}; the model is in {arguments.output / 'best'}")
     accelerator.end_training()
