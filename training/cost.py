@@ -1,15 +1,17 @@
 """What a model costs: parameters, operations, file size and time for one face.
 
-    python training/cost.py --model model_cards/resnet_swish
+    python training/cost.py --model model_cards/*
 
-measures it on this machine and puts it into the folder's report.json, so that models that were scored on several
-machines are timed on one.
+measures it on this machine, in turns, and puts it into each folder's report.json, so that models that were scored on
+several machines are timed on one.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from fer_hf.classifier import fold_norms, shared_copy
 from fer_hf.model_folder import weight_files
 from training.provenance import read_json, write_json
 
-_WARM_UP, _TIMED = 5, 30
+_WARM_UP, _TIMED, _ROUNDS = 5, 30, 9
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -76,29 +78,36 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure_again(folder: Path) -> dict:
-    """Replace ``cost`` in a model folder's report.json and return it.
+def measure_again(folders: Sequence[Path]) -> list[dict]:
+    """Replace ``cost`` in the report.json of model folders; models take turns, so that a busy moment meets all of them.
 
     Raises ValueError where there is no report, or it is of other weights than the folder's.
     """
     from training.scoring import load
 
-    path = folder / "report.json"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; score the model first, with training/eval.py --output {path}")
-    report, loaded = read_json(path), load(str(folder), "cpu")
-    if report["weights_sha256"] != loaded.weights_sha256:
-        raise ValueError(f"{path} is of other weights than those in {folder}; score the model again")
-    cost = measure_cost(loaded.model, folder)
-    write_json(path, report | {"cost": cost})
-    return cost
+    reports, models = [], []
+    for folder in folders:
+        path = folder / "report.json"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; score the model first, with training/eval.py --output {path}")
+        loaded = load(str(folder), "cpu")
+        reports.append(read_json(path))
+        models.append(loaded.model)
+        if reports[-1]["weights_sha256"] != loaded.weights_sha256:
+            raise ValueError(f"{path} is of other weights than those in {folder}; score the model again")
+    rounds = [[measure_ms_per_face(model) for model in models] for _ in range(_ROUNDS)]
+    costs = []
+    for folder, report, model, seen in zip(folders, reports, models, zip(*rounds, strict=True), strict=True):
+        costs.append(measure_cost(model, folder) | {"ms_per_face": round(statistics.median(seen), 2)})
+        write_json(folder / "report.json", report | {"cost": costs[-1]})
+    return costs
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, nargs="+", type=Path, help="model folders that hold a report.json")
-    for folder in parser.parse_args(argv).model:
-        cost = measure_again(folder)
+    folders = parser.parse_args(argv).model
+    for folder, cost in zip(folders, measure_again(folders), strict=True):
         print(f"{folder.name}: {cost['ms_per_face']} ms a face on {cost['threads']} thread(s) of {cost['device']}")
 
 

@@ -228,10 +228,10 @@ Checkpoint and temperature are chosen on validation, so read these as selection 
 percentile intervals over rows. "With views averaged" is the mean over the views that the report's command names:
 `flip` is a crop and its mirror image, `ten` ten crops. ECE (15 equal-mass bins, one view) stands at temperature 1,
 then at a temperature cross-fitted over five folds, and "with views" is that of the averaged answers, cross-fitted too.
-Milliseconds a face are of the machine that made the report. Trials are the runs that were made of a system before this
-one was chosen, itself included. Where a system was trained from several seeds, mean ± standard deviation over them
-stand in place of the interval. **Missed** marks a figure below the published one, whatever split or data that was taken
-on.
+Milliseconds a face are of the machine that last timed the models (`training/cost.py`). Trials are the runs that were
+made of a system before this one was chosen, itself included. Where a system was trained from several seeds, mean ±
+standard deviation over them stand in place of the interval. **Missed** marks a figure below the published one, whatever
+split or data that was taken on.
 
 {full_table(reports)}
 {ensembles_section(reports)}{efficiency_section(reports)}{folds_section(reports)}
