@@ -71,7 +71,7 @@ class Run:
     """One training run in ``output``: ``train()`` goes from wherever the checkpoints are to the end.
 
     ``on_best(model)`` is called on the main process with the evaluated model whenever it is the best so far.
-    ``teachers`` holds those that the recipe names, by name. With ``limit_s`` the run ends within so many seconds.
+    ``teachers`` holds those that the recipe names, by name. With ``limit_s`` the run ends after about so many seconds.
 
     Raises ValueError for a limit on a recipe whose average is of its last epochs, since nobody knows those beforehand.
     """

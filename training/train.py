@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="end training within this time: epochs are left out, the rate falls sooner, recipe.yaml counts those run",
+        help="end training near this time: epochs are left out, the rate falls sooner, recipe.yaml counts those run",
     )
     parser.add_argument("--dry-run", action="store_true", help="show recipe, an augmented batch, memory and time")
     parser.add_argument("--tracker", default="tensorboard", help="any tracker accelerate knows, or none")
