@@ -13,7 +13,7 @@ from fer_hf.hub import load_model, save_portable
 from tests.evaluation_runs import make_data, run
 from training import card
 from training.card_text import FIGURES
-from training.provenance import write_json
+from training.files import write_json
 
 RECIPE = {
     "name": "tiny",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fer_hf.data.ferplus import majority_label, majority_labels, read_votes, soft_labels
+from fer_hf.data.ferplus import labels_given_votes, majority_label, majority_labels, read_votes, soft_labels
 from fer_hf.labels import FER7, VOCABULARIES
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
@@ -48,6 +48,18 @@ def test_soft_labels_are_shares_of_the_wanted_columns_with_and_without_single_vo
     assert counts.tolist() == [True, True, False]
     np.testing.assert_allclose(shares[0], [0.3, 0.2, 0, 0, 0.1, 0, 0.4], rtol=1e-6)
     np.testing.assert_allclose(shares[1], [0, 0, 0, 1, 0, 0, 0])
+
+
+def test_what_votes_say_of_labels_is_how_often_rows_with_such_votes_have_them():
+    happy, sad = [0, 9, 0, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 9, 0, 0, 0, 0, 0, 0]
+    labels = np.array([0] * 30 + [2] * 10 + [1] * 36 + [0] * 4)
+    expected = labels_given_votes([happy] * 40 + [sad] * 40, labels, 3)
+    assert expected.dtype == np.float32
+    np.testing.assert_allclose(expected.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(expected[0], [0.75, 0, 0.25], atol=0.01)
+    np.testing.assert_allclose(expected[-1], [0.1, 0.9, 0], atol=0.01)
+    assert (expected[:40] == expected[0]).all()
+    assert (expected[40:] == expected[40]).all()
 
 
 @pytest.mark.parametrize("votes", [np.zeros((3, 9)), np.zeros(10), [[-1] + [0] * 9]])

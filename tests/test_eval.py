@@ -19,8 +19,8 @@ from fer_hf.metrics import softmax
 from tests.evaluation_runs import ROWS, WITHOUT_MAJORITY, make_data, run
 from training import cost, provenance
 from training.cost import count_mflops, count_parameters
+from training.files import write_json
 from training.intervals import bootstrap, resample
-from training.provenance import write_json
 from training.report import first_copies, most_confused
 from training.scoring import load, load_split
 from training.views import NAMED, View, parse_views

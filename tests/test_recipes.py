@@ -79,8 +79,11 @@ def test_contempt_of_affectnet_becomes_disgust(tmp_path, monkeypatch):
     assert classes_read(folder, published("resnet_swish")) == dict.fromkeys(FER7, 2) | {"disgust": 4}
 
 
-def test_soft_votes_are_judged_by_their_majority():
-    assert build(Recipe, {"name": "a", "data": {"labels": "ferplus-soft"}}).data.validation_labels == "ferplus-majority"
+@pytest.mark.parametrize(
+    ("learned", "judged"), [("ferplus-soft", "ferplus-majority"), ("fer2013-votes", "fer2013"), ("fer2013", "fer2013")]
+)
+def test_distributions_are_judged_by_labels(learned, judged):
+    assert build(Recipe, {"name": "a", "data": {"labels": learned}}).data.validation_labels == judged
 
 
 def test_errors_name_the_file(tmp_path):

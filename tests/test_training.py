@@ -17,8 +17,9 @@ from fer_hf.hub import load_model
 from tests.tiny_recipe import write
 from training import engine, loop, train
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.files import write_json
 from training.optimizers import set_training_mode, trainable_parameters
-from training.provenance import read_used, write_json
+from training.provenance import read_used
 
 
 def run(recipe: Path, data: Path, output: Path, *more: str) -> None:
@@ -246,10 +247,11 @@ def test_a_frozen_backbone_of_random_weights_is_refused(tiny_data_path, tmp_path
         {"average": {"swa_last": 2}},
         {"loss": {"focal_gamma": 2.0, "class_weights": "inverse"}, "data": {"weighted_sampling": True}},
         {"data": {"labels": "ferplus-soft"}, "augment": {"mixup": 0.2, "cutmix": 1.0}},
+        {"data": {"labels": "fer2013-votes"}},
         {"optimizer": {"name": "sgd", "lr": 0.05, "accumulate": 2, "clip_norm": 1.0}, "schedule": {"name": "plateau"}},
         {"data": {"in_memory": False}},
     ],
-    ids=["swa", "focal-weighted", "soft-mixed", "accumulate-plateau", "from-disk"],
+    ids=["swa", "focal-weighted", "soft-mixed", "label-and-votes", "accumulate-plateau", "from-disk"],
 )
 def test_every_mechanism_runs(changes, tiny_data_path, tmp_path):
     run(write(tmp_path, epochs=2, **changes), tiny_data_path, tmp_path / "out")

@@ -20,8 +20,8 @@ from training.attention_regions import (
     region_shares,
     saliency_maps,
 )
+from training.files import write_json
 from training.intervals import bootstrap, rounded
-from training.provenance import write_json
 from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
 
 _BATCH = 64

@@ -9,7 +9,6 @@ ensemble.json stands for the config.
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +35,8 @@ from training.card_text import (
     seeds_text,
     training_text,
 )
-from training.provenance import read_json, read_used
+from training.files import read_json, write_text
+from training.provenance import read_used
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 LICENSE = "mit"
@@ -245,20 +245,6 @@ def is_current(folder: Path) -> bool:
     """Whether README.md says what the files beside it say."""
     readme = folder / "README.md"
     return readme.is_file() and readme.read_text(encoding="utf-8") == render(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 LABEL_NAMES = {
     "fer2013": "FER2013 labels",
+    "fer2013-votes": "FER2013 labels, in equal parts with what FER+ votes say of them",
     "ferplus-majority": "FER+ majority labels",
     "ferplus-soft": "FER+ vote shares",
     "dataset": "the data set's labels",

@@ -13,8 +13,9 @@ import numpy as np
 from fer_hf.figures import comparison_figure, save_figure
 from fer_hf.metrics import accuracy, class_scores
 from training.card_text import range_text, table
+from training.files import write_json, write_text
 from training.intervals import RESAMPLES, SEED, bootstrap
-from training.provenance import row_ids_sha256, write_json
+from training.provenance import row_ids_sha256
 from training.report import confusion_cells
 
 COMPARED = ("accuracy", "macro_f1")
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_json(arguments.output, record)
     text = comparison_table(found, reference)
-    arguments.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    write_text(arguments.output.with_suffix(".md"), text + "\n")
     others = {name: one["difference"]["accuracy"] for name, one in found.items() if name != reference}
     figure = comparison_figure(others, f"Accuracy against {reference}", "percentage points, paired 95% interval", True)
     save_figure(figure, arguments.output.with_suffix(".png"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from fer_hf.data.loaders import LABEL_KINDS
+from fer_hf.data.loaders import LABEL_KINDS, SCORED_BY
 from fer_hf.data.sources import SourceOptions
 from fer_hf.data.transforms import AugmentOptions
 from fer_hf.labels import vocabulary
@@ -50,7 +50,7 @@ class DataRecipe:
 
     source: SourceOptions = field(default_factory=SourceOptions)  # how it is read: classes, remaps, splits, …
     labels: str = "fer2013"
-    validation_labels: str | None = None  # defaults to `labels`; soft votes are judged by their majority
+    validation_labels: str | None = None  # defaults to `labels`; distributions are judged by SCORED_BY
     drop_leaking: bool = True  # leave out training rows that equal a validation row
     fraction: float = 1.0  # of the training rows, drawn by seed, for trials
     weighted_sampling: bool = False  # draw classes equally often
@@ -61,7 +61,7 @@ class DataRecipe:
             if getattr(self, name) not in (*LABEL_KINDS, *([None] if name != "labels" else [])):
                 raise ValueError(f"data.{name} is {getattr(self, name)!r}; choose one of {', '.join(LABEL_KINDS)}")
         if self.validation_labels is None:
-            self.validation_labels = "ferplus-majority" if self.labels == "ferplus-soft" else self.labels
+            self.validation_labels = SCORED_BY.get(self.labels, self.labels)
         if not 0 < self.fraction <= 1:
             raise ValueError(f"data.fraction must be in (0, 1]; {self.fraction} was given")
         if self.source.streaming:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_hf.classifier import fold_norms, shared_copy
 from fer_hf.model_folder import weight_files
-from training.provenance import read_json, write_json
+from training.files import read_json, write_json
 
 _WARM_UP, _TIMED, _ROUNDS = 5, 30, 9
 

@@ -18,9 +18,10 @@ from fer_hf.hub import ModelError
 from training import train
 from training.checkpoints import CheckpointError
 from training.config import Recipe, load_recipe
+from training.files import write_json
 from training.intervals import RESAMPLES, SEED
 from training.loop import TrainingDiverged
-from training.provenance import FITTED, row_ids_sha256, write_json
+from training.provenance import FITTED, row_ids_sha256
 from training.report import Scored, build_report
 from training.scoring import LABELS, load, score
 from training.views import BATCH

@@ -10,6 +10,7 @@ from torch import nn
 
 import fer_hf  # noqa: F401  makes transformers know the model types
 from training.architecture import Stage, count_flops, count_parameters, published_systems, trace
+from training.files import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 TABLE_MARKS = ("<!-- systems:begin -->", "<!-- systems:end -->")
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, model in systems.items():
         draw(name, model, arguments.docs / "figures" / "models" / f"{name}.{arguments.format}")
     page = arguments.docs / "models.md"
-    page.write_text(with_table(page.read_text(), table(systems)))
+    write_text(page, with_table(page.read_text(), table(systems)))
     print(f"{len(systems)} diagrams in {arguments.docs / 'figures' / 'models'}, and the table of {page}")
 
 

@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 
 from fer_hf.data.sources import drawn_row_ids, load_source
 from fer_hf.labels import FERPLUS_COLUMNS
-from training.provenance import write_json
+from training.files import write_json
 
 COUNTS = {"angry": 95, "fear": 192, "happy": 230, "sad": 142, "surprise": 86}  # as published
 FORMATS = ("HEIC", "JPEG", "PNG")

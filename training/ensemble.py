@@ -14,7 +14,8 @@ from pathlib import Path
 from fer_hf.hub import load_model, save_portable
 from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
-from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any, write_json
+from training.files import write_json
+from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any
 
 
 def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] | None = None) -> Path:

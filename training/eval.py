@@ -26,9 +26,10 @@ from training.calibration import (
     probabilities_at,
 )
 from training.cost import measure_cost
+from training.files import read_json, write_json
 from training.intervals import RESAMPLES, SEED
 from training.members import against_members
-from training.provenance import FITTED, ROLES, overlap, read_json, read_used, write_json, write_used
+from training.provenance import FITTED, ROLES, overlap, read_used, write_used
 from training.report import Scored, build_report
 from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
 from training.views import BATCH

@@ -23,7 +23,7 @@ from fer_hf.classifier import fold_norms, shared_copy
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from fer_hf.onnx import FILE_NAME, OnnxClassifier
-from training.provenance import write_json
+from training.files import write_json
 from training.scoring import LABELS, Loaded, load
 
 INT8_NAME = "model_int8.onnx"

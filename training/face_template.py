@@ -17,7 +17,7 @@ from PIL import Image
 from fer_hf.data.sources import load_source
 from fer_hf.detection import MTCNNDetector
 from fer_hf.faces import Face, similarity_transform
-from training.provenance import write_json
+from training.files import write_json
 
 PAD_SHARE = 1 / 3  # of the crop's side, added on each side
 ENLARGED_PX = 320

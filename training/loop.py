@@ -21,6 +21,7 @@ from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkp
 from training.config import Phase, Recipe
 from training.distillation import Teacher
 from training.engine import EpochSampler, Step, mix_seed, predict_logits, split_loader
+from training.files import write_text
 from training.losses import ExpressionLoss, class_weights
 from training.optimizers import build_optimizer, set_training_mode, trainable_parameters
 from training.pace import Pace
@@ -207,9 +208,7 @@ class Run:
         if not (self.accelerator.is_main_process and log.exists()):
             return
         lines = [line for line in log.read_text().splitlines() if json.loads(line)["epoch"] <= self.progress.epoch]
-        part = log.with_suffix(".part")
-        part.write_text("".join(line + "\n" for line in lines))
-        part.replace(log)
+        write_text(log, "".join(line + "\n" for line in lines))
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def begin(self) -> None:

@@ -1,14 +1,12 @@
 """Which data a model has seen: ``training_data.json`` beside its weights, and comparison of a split with it."""
 
 import hashlib
-import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from fer_hf.data.loaders import ArraySplit
+from training.files import read_json, write_json
 
 FILE_NAME = "training_data.json"
 ROLES = ("train", "start", "selection", "temperature", "member_weights")
@@ -102,23 +100,3 @@ def read_used(model_folder: Path) -> dict:
     path = Path(model_folder) / FILE_NAME
     recorded = read_json(path) if path.is_file() else {}
     return {role: recorded[role] for role in ROLES if role in recorded}
-
-
-def read_json(path: Path) -> dict:
-    """What a JSON file holds."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON, whole or not at all."""
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import yaml
 from fer_hf.model_folder import settings_file
 from training.card import read_folds, read_seeds
 from training.card_text import folds_rows, range_text, table
+from training.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_PLUS = "ferplus-majority"
@@ -261,9 +262,7 @@ def main(argv: list[str] | None = None) -> None:
             if not path.is_file() or path.read_text() != text:
                 raise ValueError(f"{path.name} is not what the reports say; run python training/results.py")
         else:
-            part = path.with_suffix(".part")
-            part.write_text(text)
-            part.replace(path)
+            write_text(path, text)
 
 
 if __name__ == "__main__":

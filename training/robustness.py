@@ -15,8 +15,8 @@ from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import save_figure, strength_figure
 from fer_hf.metrics import accuracy, class_scores
 from training.corruptions import CORRUPTIONS, Corruption
+from training.files import write_json
 from training.intervals import bootstrap
-from training.provenance import write_json
 from training.report import confusion_cells
 from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
 from training.views import View, predict_views

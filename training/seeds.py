@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from training.files import write_json
 from training.intervals import RESAMPLES
-from training.provenance import FITTED, write_json
+from training.provenance import FITTED
 from training.report import build_report
 from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
 from training.views import BATCH

@@ -24,6 +24,7 @@ from training.checkpoints import CheckpointError
 from training.config import Recipe, as_run, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
+from training.files import write_text
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
 from training.provenance import inherit_used, write_used
@@ -166,7 +167,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
                 write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
         if recipe.model.start_from:
             inherit_used(folder, Path(recipe.model.start_from))
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
 
     limit_s = None if arguments.minutes is None else 60 * arguments.minutes
     run = Run(
@@ -186,14 +187,14 @@ def main(argv: list[str] | None = None) -> Progress | None:
         return None
     if accelerator.is_main_process:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "recipe.yaml").write_text(dump_recipe(recipe))
+        write_text(arguments.output / "recipe.yaml", dump_recipe(recipe))
     accelerator.init_trackers(recipe.name)
     if run.resume():
         accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
     progress = run.train()
     if accelerator.is_main_process and limit_s is not None:
         for folder in (arguments.output, arguments.output / "best"):
-            (folder / "recipe.yaml").write_text(dump_recipe(as_run(recipe, progress.phase_epochs)))
+            write_text(folder / "recipe.yaml", dump_recipe(as_run(recipe, progress.phase_epochs)))
     kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
     accelerator.print(f"{kept} after epoch {progress.best_epoch + 1}; the model is in {arguments.output / 'best'}")
     accelerator.end_training()

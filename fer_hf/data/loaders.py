@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fer_hf.data.ferplus import majority_labels, soft_labels
+from fer_hf.data.ferplus import labels_given_votes, majority_labels, soft_labels
 
-LABEL_KINDS = ("fer2013", "ferplus-majority", "ferplus-soft", "dataset")
-"""What is learned or scored: FER+ majority or vote distribution, or the source's own label (fer2013 and dataset)."""
+LABEL_KINDS = ("fer2013", "fer2013-votes", "ferplus-majority", "ferplus-soft", "dataset")
+"""What is learned or scored: the source's own label (fer2013 and dataset), that label and in equal parts what the FER+
+votes say of it (fer2013-votes, learned only), FER+ majority or vote distribution (ferplus-soft, learned only)."""
+SCORED_BY = {"fer2013-votes": "fer2013", "ferplus-soft": "ferplus-majority"}
+"""The labels that judge what learned from distributions."""
 
 
 @dataclass(frozen=True)
@@ -180,10 +183,11 @@ def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np
     """Distributions for every row (N, K), and the indices of the rows that count."""
     if labels not in LABEL_KINDS:
         raise ValueError(f"unknown labels {labels!r}; choose one of {', '.join(LABEL_KINDS)}")
-    if labels.startswith("ferplus"):
+    if labels.startswith("ferplus") or labels == "fer2013-votes":
         if "votes" not in split.column_names:
             raise ValueError(f"labels={labels} needs FER+ votes, and this data has none; give fer2013new.csv as votes")
         votes = np.array(split["votes"], dtype=np.int64)
+    if labels.startswith("ferplus"):
         if labels == "ferplus-soft":
             distributions, counts = soft_labels(votes, names)
             return distributions.astype(np.float32), np.flatnonzero(counts)
@@ -198,4 +202,6 @@ def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np
         to_model = np.array([names.index(name) for name in known])
         indices = to_model[np.array(split["label"], dtype=np.int64)]
     one_hot = np.eye(len(names), dtype=np.float32)[np.maximum(indices, 0)]
+    if labels == "fer2013-votes":
+        one_hot = (one_hot + labels_given_votes(votes, indices, len(names))) / 2
     return one_hot, np.flatnonzero(indices >= 0)
