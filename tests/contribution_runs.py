@@ -26,6 +26,11 @@ def picture(number: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(number).integers(0, 255, (9, 8, 3), dtype=np.uint8))
 
 
+def say(*words: object) -> None:
+    """A line to standard output in one write, so that neither a kill nor another process cuts it."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def work(folder: str, numbers: list[int], withdrawals: list[str], *, mortal: bool) -> None:
     """Give pictures and withdraw some while a pusher runs; say what is acknowledged, and when the Hub has it all.
 
@@ -35,10 +40,10 @@ def work(folder: str, numbers: list[int], withdrawals: list[str], *, mortal: boo
     pusher = Pusher(store, ContributionRepo(REPO), every_s=0.02, longest_s=0.1).start()
     for number, receipt in zip_longest(numbers, withdrawals):
         if number is not None:
-            print("given", number, store.add([Offer(picture(number), "happy")], consent=True), flush=True)
+            say("given", number, store.add([Offer(picture(number), "happy")], consent=True))
         if receipt is not None:
             store.withdraw(receipt)
-            print("withdrawn", receipt, flush=True)
+            say("withdrawn", receipt)
     pusher.stop()
     last = Pusher(store, pusher.repo)
     for _ in range(100):
@@ -49,7 +54,7 @@ def work(folder: str, numbers: list[int], withdrawals: list[str], *, mortal: boo
             time.sleep(0.05)
     else:
         raise TimeoutError("the Hub did not take everything")
-    print("pushed", flush=True)
+    say("pushed")
     if mortal:
         signal.pause()
 
@@ -60,15 +65,15 @@ class Lives:
     SCRIPT = """
 import json, os, sys, time, types
 from huggingface_hub.utils import _http
-from tests.contribution_runs import work
+from tests.contribution_runs import say, work
 _http.time = types.SimpleNamespace(sleep=lambda wait_s: time.sleep(wait_s / 100))  # before its own repetitions
 for line in sys.stdin:
     child = os.fork()
     if not child:
         work(**json.loads(line))
         os._exit(0)
-    print("child", child, flush=True)
-    print("status", os.waitpid(child, 0)[1], flush=True)
+    say("child", child)
+    say("status", os.waitpid(child, 0)[1])
 """
 
     def __init__(self, environment: dict[str, str]):
