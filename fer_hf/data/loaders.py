@@ -201,7 +201,7 @@ def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np
             )
         to_model = np.array([names.index(name) for name in known])
         indices = to_model[np.array(split["label"], dtype=np.int64)]
-    one_hot = np.eye(len(names), dtype=np.float32)[np.maximum(indices, 0)]
+    distributions = np.eye(len(names), dtype=np.float32)[np.maximum(indices, 0)]
     if labels == "fer2013-votes":
-        one_hot = (one_hot + labels_given_votes(votes, indices, len(names))) / 2
-    return one_hot, np.flatnonzero(indices >= 0)
+        distributions = (distributions + labels_given_votes(votes, indices, len(names))) / 2
+    return distributions, np.flatnonzero(indices >= 0)
