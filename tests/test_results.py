@@ -106,7 +106,7 @@ def test_a_system_judged_over_folds_has_its_claim_there(cards):
         "val 68.9",
     ]
     assert scratch[1:3] == ["agreed scratch", "random weights"]
-    assert results.folds_section(reports) in results.results_page(reports)
+    assert results.folds_section(reports) in results.results_page(reports, [])
 
 
 def test_an_ensemble_stands_beside_its_best_member(cards):
@@ -162,3 +162,13 @@ def test_the_efficient_one_is_measured_beside_the_other(cards):
     assert "3.0 times the parameters, 3.0 times the operations, 3.0 times the milliseconds a face of eff" in text
     assert cells(text.splitlines()[-4])[3:] == ["30", "150", "3.0", "6.0"]
     assert results.efficiency_section(results.read_reports(cards)[:1]) == ""
+
+
+def test_what_is_not_shipped_is_reported_apart(cards):
+    good = results.read_reports(cards)[:1]
+    head, _, row = map(cells, results.unshipped_section(good).strip().splitlines()[-3:])
+    row = dict(zip(head, row, strict=True))
+    assert row["recipe"] == "[good](reports/good/recipe.yaml)"
+    assert (row["accuracy, %"], row["ECE with views"], row["trials"]) == ("68.1 (66.0–70.0)", "0.012", "3")
+    assert results.unshipped_section(good) in results.results_page([], good)
+    assert "not shipped" not in results.results_page(good, [])

@@ -1,5 +1,7 @@
 """Tables of every shipped model from its report: ``python training/results.py`` rewrites docs/results.md and README.md.
 
+What was trained without being shipped has its report and recipe under ``docs/reports/``.
+
 ``--check`` changes nothing and fails where a table is not what the reports say.
 """
 
@@ -23,7 +25,7 @@ START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
 
 
 def read_reports(cards: Path) -> list[dict]:
-    """Every report under ``model_cards/`` with what its recipe says of claim and trials; by labels, best first."""
+    """Every report in the folders of ``cards`` with what its recipe says of claim and trials; by labels, best first."""
     reports = []
     for path in sorted(cards.glob("*/report*.json")):
         recipe = path.parent / "recipe.yaml"
@@ -220,7 +222,33 @@ Stratified folds: every row is judged by a model that did not learn from it.
 """
 
 
-def results_page(reports: list[dict]) -> str:
+def unshipped_section(reports: list[dict]) -> str:
+    """What was trained to be reported and has no model folder; empty where nothing was."""
+    if not reports:
+        return ""
+    head = ["recipe", "judged by", "accuracy, %", "with views averaged, %", "macro-F1, %", "ECE with views", "trials"]
+    rows = [
+        [
+            f"[{report['folder']}](reports/{report['folder']}/recipe.yaml)",
+            _judged_by(report),
+            _cell(report, "accuracy", False),
+            _cell(report, "accuracy", bool(report["metrics_tta"])),
+            _cell(report, "macro_f1", bool(report["metrics_tta"])),
+            f"{_ece(report):.3f}",
+            str(report["trials"]),
+        ]
+        for report in reports
+    ]
+    return f"""
+## Reported, not shipped
+
+Trained by the recipe and scored by `training/eval.py`; the weights are not in this repository.
+
+{table(head, rows)}
+"""
+
+
+def results_page(reports: list[dict], unshipped: list[dict]) -> str:
     """The whole of docs/results.md."""
     return f"""# Results
 
@@ -235,7 +263,7 @@ standard deviation over them stand in place of the interval. **Missed** marks a 
 split or data that was taken on.
 
 {full_table(reports)}
-{ensembles_section(reports)}{efficiency_section(reports)}{folds_section(reports)}
+{ensembles_section(reports)}{efficiency_section(reports)}{folds_section(reports)}{unshipped_section(unshipped)}
 Each report holds the `command` that makes it again. What helped on the way there and what did not, with figures:
 [lessons.md](lessons.md).
 """
@@ -256,7 +284,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     reports = read_reports(ROOT / "model_cards")
     readme, page = ROOT / "README.md", ROOT / "docs" / "results.md"
-    wanted = {readme: replaced(readme.read_text(), short_table(reports)), page: results_page(reports)}
+    unshipped = read_reports(ROOT / "docs" / "reports")
+    wanted = {readme: replaced(readme.read_text(), short_table(reports)), page: results_page(reports, unshipped)}
     for path, text in wanted.items():
         if arguments.check:
             if not path.is_file() or path.read_text() != text:
