@@ -127,6 +127,12 @@ def test_overlap_of_large_splits_is_estimated_from_a_sample():
     assert provenance.overlap(used, split_of(range(4000, 12000))) == pytest.approx(0.5, abs=0.06)
 
 
+def test_overlap_is_unknown_where_no_picture_could_be_in_the_sample():
+    used = provenance.describe(split_of(range(8000)))
+    rows = [value for value in range(200) if not provenance._chosen(split_of([value]).pixel_sha256[0], 8)]
+    assert provenance.overlap(used, split_of(rows[:20])) is None
+
+
 def test_roles_are_added_to_the_folder_and_unknown_ones_refused(tmp_path):
     provenance.write_used(tmp_path, "train", split_of(range(10)), labels="fer2013")
     provenance.write_used(tmp_path, "selection", split_of(range(10, 14)), labels="ferplus-majority")

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from fer_hf.figures import save_figure
 from fer_hf.hub import load_model, save_portable
 from tests.evaluation_runs import make_data, run
-from training import card
+from training import card, card_text
 from training.card_text import FIGURES
 from training.files import write_json
 
@@ -167,6 +167,48 @@ def test_reports_of_other_weights_are_refused(copy):
     write_json(copy / "report.json", read(copy) | {"weights_sha256": "0"})
     with pytest.raises(ValueError, match="are of different weights"):
         card.render(copy)
+
+
+def test_reports_from_before_another_temperature_are_refused(copy):
+    config = read(copy, "config.json")
+    write_json(copy / "config.json", config | {"temperature": config["temperature"] + 0.1})
+    with pytest.raises(ValueError, match=r"report\.json has another temperature or other weights than the model"):
+        card.render(copy)
+
+
+@pytest.mark.parametrize("name", ["robustness.json", "attention.json"])
+def test_records_of_other_weights_are_refused(name, copy):
+    write_json(copy / name, {"weights_sha256": "0"})
+    with pytest.raises(ValueError, match=rf"{name} is of other weights than report.json beside it"):
+        card.render(copy)
+
+
+def test_what_is_not_recorded_is_not_denied():
+    seen = dict.fromkeys(("train", "selection"))
+    report = {"n": 9, "n_distinct": 9, "rows_left_out": 0, "calibration": {"folds": 5}}
+    assert "What they served for before is not recorded." in card_text.protocol_text(report | {"seen": seen})
+    half_known = report | {"seen": seen | {"selection": 0.0}}
+    assert "What they served for before is not recorded." in card_text.protocol_text(half_known)
+    known = report | {"seen": {"train": 0.0, "selection": 0.0}}
+    assert "They served neither for training nor for a choice." in card_text.protocol_text(known)
+
+
+def test_the_last_checkpoint_is_not_called_a_choice(copy):
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text()) | {"select": "last"}
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    used = read(copy, "training_data.json")
+    write_json(copy / "training_data.json", used | {"selection": {"n": 3, "labels": "fer2013"}})
+    text = card.render(copy)
+    assert "The last one was kept." in text
+    assert "Checkpoint of the weights it started from chosen on 3 pictures" in text
+
+
+def test_weights_are_called_by_their_run_or_folder():
+    figure = {"value": 0.91, "low": 0.88, "high": 0.94}
+    metrics = dict.fromkeys(("accuracy", "macro_f1", "weighted_f1"), figure)
+    starts = ("runs/start/best", "model_cards/resnet_swish_plus")
+    rows = card_text.folds_rows({name: {"n": 7, "start_from": name, "metrics": metrics} for name in starts})
+    assert [row[1] for row in rows] == ["`start`", "`resnet_swish_plus`"]
 
 
 def test_a_folder_without_report_or_description_is_refused(copy):

@@ -14,6 +14,8 @@ from fer_hf.data.audit import AuditOptions, audit_splits, main, quick_findings
 from fer_hf.data.audit_duplicates import clusters, groups_of_equal, near_pairs
 from fer_hf.data.audit_faces import faces_per_picture
 from fer_hf.data.audit_labels import label_doubts
+from fer_hf.data.audit_scan import scan
+from fer_hf.data.loaders import rows_without
 from fer_hf.detection import Detection
 from fer_hf.faces import Face
 from fer_hf.labels import FER7
@@ -145,6 +147,13 @@ def test_findings_say_the_gravest_first(source):
     assert "1 row cannot be read, such as train/sad/broken.png" in texts
     assert "Class angry has no rows in train." in texts
     assert quick_findings(loaded.splits) == [f for f in said if "broken" not in f["text"]]
+
+
+def test_a_scan_leaves_out_the_rows_that_decoding_again_leaves_out(source):
+    splits = audit_module.read_source(source).splits
+    apart = scan(splits).rows_apart("train", "validation")
+    assert len(apart) == len(splits["train"]) - 2
+    assert apart.tolist() == rows_without(splits["train"], splits["validation"]).tolist()
 
 
 def test_near_copies_of_real_pictures_are_listed_across_splits(tmp_path):

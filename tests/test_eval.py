@@ -13,9 +13,11 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import fer_hf  # noqa: F401 - makes the Auto classes know our models
 from fer_hf import figures
+from fer_hf.data.sources import SourceOptions
 from fer_hf.figures import save_figure
 from fer_hf.labels import FER7
 from fer_hf.metrics import softmax
+from tests.data_folders import png, write_files
 from tests.evaluation_runs import ROWS, WITHOUT_MAJORITY, make_data, run
 from training import cost, provenance
 from training.cost import count_mflops, count_parameters
@@ -62,7 +64,7 @@ def test_predictions_are_those_of_the_plain_model_and_of_the_mean_over_views(eva
     _, _, rows = evaluated
     model = AutoModelForImageClassification.from_pretrained(tiny_model_path).eval()
     processor = AutoImageProcessor.from_pretrained(tiny_model_path)
-    images = [row["image"] for row in load_split(str(data), "validation", None, 7)]
+    images = [row["image"] for row in load_split(str(data), "validation", SourceOptions())]
     with torch.no_grad():
         pixels = processor(images)["pixel_values"]
         plain, mirrored = (model(view).logits.softmax(1).numpy() for view in (pixels, pixels.flip(-1)))
@@ -78,7 +80,7 @@ def test_the_head_says_what_was_scored_and_hides_where(evaluated, data, tiny_mod
         f"python training/eval.py --model model_cards/{tiny_model_path.name} --data DATA --split validation "
         "--labels fer2013 --tta flip --resamples 200 --output report.json"
     )
-    assert report["seen"] == dict.fromkeys(("train", "start", "selection", "temperature", "member_weights"))
+    assert report["seen"] == dict.fromkeys(("train", "start", "teacher", "selection", "temperature", "member_weights"))
     assert report["cross_fitted"] == []
     assert "members" not in report
     text = (folder / "report.json").read_text()
@@ -125,6 +127,33 @@ def test_several_models_share_one_command(tiny_model_path, data, tmp_path):
         assert (tmp_path / "rows" / f"{name}.npz").is_file()
 
 
+def test_models_of_one_name_are_refused_before_one_report_overwrites_the_other(tiny_model_path, data, tmp_path):
+    runs = [shutil.copytree(tiny_model_path, tmp_path / name / "best") for name in "ab"]
+    with pytest.raises(ValueError, match="several models are called best"):
+        run(tiny_model_path, data, tmp_path / "out", "--model", *runs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_are_read_as_the_source_says_and_training_that_read_them_otherwise_is_told(
+    tiny_model_path, tmp_path, capsys
+):
+    write_files(tmp_path / "numbered", {f"validation/{k}/{k}.png": png(k) for k in range(7)})
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+    (folder / "recipe.yaml").write_text("data: {source: {numbering: affectnet, remap: {}}}\n")
+    asked = ("--labels", "dataset")
+    labels = {}
+    for numbering in ("auto", "affectnet"):
+        output = tmp_path / f"{numbering}.json"
+        more = ("--source", f"numbering={numbering}") if numbering != "auto" else ()
+        report = run(folder, tmp_path / "numbered", output, *asked, *more, "--predictions", tmp_path / "rows.npz")
+        labels[numbering] = np.load(tmp_path / "rows.npz")["targets"].tolist()
+        assert (" --source numbering=affectnet " in report["command"]) == bool(more)
+        told = "learned from data read with numbering=" in capsys.readouterr().err
+        assert told == (not more)
+    names = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry")
+    assert labels == {"auto": list(range(7)), "affectnet": [FER7.index(name) for name in names]}
+
+
 def test_fitting_stores_what_the_reloaded_model_answers_with(tiny_model_path, data, tmp_path):
     folder = shutil.copytree(tiny_model_path, tmp_path / "model")
     before = json.loads((folder / "config.json").read_text())
@@ -158,7 +187,9 @@ def test_a_split_the_model_has_seen_is_no_test(tiny_model_path, data, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--split", "train"], "has no split 'train'; it has"),
+        (["--split", "train"], r"has no split 'train'; it has validation, test: .*--source splits\.train=0\.25"),
+        (["--source", "number=raf-db"], r"unknown key --source number; did you mean --source numbering\?"),
+        (["--source", "classes=5"], "--source classes cannot be set here: the model has its own"),
         (["--tta", "spin"], "'spin' is no view"),
         (["--model", "a", "b", "--output", "one.json"], "2 models need a folder"),
     ],

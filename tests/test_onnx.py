@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fer_hf.__main__ import main as command_line
+from fer_hf.data.sources import SourceOptions
 from fer_hf.hub import load_model
 from fer_hf.labels import FER7
 from fer_hf.onnx import OnnxClassifier, find_onnx
@@ -255,13 +256,17 @@ def test_int8_is_kept_only_where_it_is_fast_and_right(
         kinds = {node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node}
         assert "QuantizeLinear" in kinds
         loaded = load(str(model_path), "cpu")
-        pixels = quantize.load_rows(loaded, str(tiny_data_path), "validation", None, "fer2013").images.numpy()
+        pixels = quantize.load_rows(
+            loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013"
+        ).images.numpy()
         expected = exported.logits(pixels)
         assert 0 < np.abs(small.logits(pixels) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_accuracy_is_the_share_of_right_rows(model_path, tiny_data_path):
-    split = quantize.load_rows(load(str(model_path), "cpu"), str(tiny_data_path), "validation", None, "fer2013")
+    split = quantize.load_rows(
+        load(str(model_path), "cpu"), str(tiny_data_path), "validation", SourceOptions(), "fer2013"
+    )
     classifier = OnnxClassifier(model_path / "model.onnx")
     with torch.inference_mode():
         loaded = load(str(model_path), "cpu")

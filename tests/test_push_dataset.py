@@ -287,6 +287,17 @@ def test_a_dry_run_sends_nothing_and_keeps_the_files(hub, faces, tmp_path, capsy
     assert hub.requests == []
 
 
+def test_a_quick_trial_does_not_stand_for_the_whole_audit(hub, faces, tmp_path, capsys):
+    push(faces, "--dry-run", "--work", tmp_path / "work")
+    options = ("--source", str(faces), "--repo-id", "user/faces", *REQUIRED, "--dry-run")
+    capsys.readouterr()
+    push_dataset.main([*options, "--work", str(tmp_path / "work")])
+    folder = Path(capsys.readouterr().out.split("look at ")[1].strip())
+    found = {name: json.loads((folder / name / "audit.json").read_text()) for name in ("audit-quick", "audit")}
+    assert "near_duplicates" in found["audit"]
+    assert "near_duplicates" not in found["audit-quick"]
+
+
 def test_a_pull_request_leaves_main_as_it_is(hub, faces, capsys):
     HfApi().create_repo("user/faces", repo_type="dataset")
     push(faces, "--create-pr")

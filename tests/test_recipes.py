@@ -54,6 +54,30 @@ def test_values_are_read_as_their_fields_say(tmp_path):
     assert (recipe.seed, recipe.schedule.step_epochs) == (3, (1.0,))
 
 
+def test_overrides_reach_into_lists(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nphases: [{epochs: 2}, {epochs: 3}]\n")
+    recipe = load_recipe(path, ["phases.1.epochs=4", "phases.0.lr=0.1"])
+    assert (recipe.epochs, recipe.phases) == (6, [Phase(epochs=2, lr=0.1), Phase(epochs=4)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs=9", r"epochs is 9, and the phases have 2 in all: set theirs, such as phases\.0\.epochs=20"),
+        ("data=[", r"'data=\[': the value is not valid YAML"),
+        ("name.lr=1", "'name.lr=1' leads into something that has no such part"),
+        ("phases.3.lr=1", "'phases.3.lr=1' leads into something that has no such part"),
+        ("phases.first.lr=1", "'phases.first.lr=1' leads into something that has no such part"),
+    ],
+)
+def test_overrides_that_fit_nothing_are_named(text, message, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nphases: [{epochs: 2}]\n")
+    with pytest.raises(ValueError, match=message):
+        load_recipe(path, [text])
+
+
 def published(name: str) -> Recipe:
     return load_recipe(next(path for path in RECIPES if path.parent.name == "published" and path.stem == name))
 

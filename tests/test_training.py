@@ -115,11 +115,69 @@ def test_a_run_that_dies_goes_on_to_the_same_weights(finished, tiny_data_path, t
         assert ours["validation_loss"] == whole["validation_loss"]
 
 
+def test_a_run_that_dies_between_two_waits_for_gradients_goes_on_to_the_same_weights(
+    tiny_data_path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # whenever it may
+    calls, step = 0, loop.Step.__call__
+
+    def dying_step(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the third batch waits for this one
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    recipe = write(tmp_path, epochs=1, optimizer={"name": "sgd", "lr": 0.05, "accumulate": 2})
+    run(recipe, tiny_data_path, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Step, "__call__", dying_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tiny_data_path, tmp_path / "out")
+    assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["batch"] == 2
+    run(recipe, tiny_data_path, tmp_path / "out")
+    assert same(last_weights(tmp_path / "out"), last_weights(tmp_path / "whole"))
+
+
+def test_epochs_that_no_checkpoint_knows_are_not_logged_twice(tiny_data_path, tmp_path, monkeypatch):
+    step, calls = loop.Step.__call__, 0
+
+    def dying_step(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Step, "__call__", dying_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(write(tmp_path), tiny_data_path, tmp_path / "out")
+    assert latest_checkpoint(tmp_path / "out" / "checkpoints") is None
+    run(write(tmp_path), tiny_data_path, tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+
+
 def test_a_finished_run_is_not_run_again(finished, tiny_data_path, capsys):
     before = (finished / "log.jsonl").read_text()
     run(finished / "recipe.yaml", tiny_data_path, finished)
     assert (finished / "log.jsonl").read_text() == before
-    assert "best accuracy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "this run is finished, after 3 epochs" in out
+    assert "best accuracy" in out
+
+
+def test_a_run_does_not_go_on_under_another_recipe(finished, tiny_data_path):
+    before = (finished / "recipe.yaml").read_text()
+    with pytest.raises(ValueError, match=r"holds a run whose recipe differs in seed, optimizer; give another --output"):
+        run(finished / "recipe.yaml", tiny_data_path, finished, "--set", "seed=7", "optimizer.lr=0.5")
+    assert (finished / "recipe.yaml").read_text() == before
+
+
+def test_data_given_twice_are_merged():
+    arguments = train.parse_arguments(["--recipe", "R", "--data", "a", "b", "--data", "c", "--output", "o"])
+    assert arguments.data == ["a", "b", "c"]
 
 
 def test_a_finished_run_goes_on_once_its_recipe_has_more_epochs(tiny_data_path, tmp_path):
@@ -283,6 +341,14 @@ def test_a_student_learns_from_its_teacher(tiny_model_path, tiny_data_path, tmp_
     run(write(tmp_path, epochs=1, distill=distill), tiny_data_path, tmp_path / "a")
     run(write(tmp_path, epochs=1), tiny_data_path, tmp_path / "b")
     assert not same(last_weights(tmp_path / "a"), last_weights(tmp_path / "b"))
+    assert "teacher" not in read_used(tmp_path / "a" / "best")  # this teacher records nothing
+
+
+def test_a_student_records_what_its_teacher_had_learned_from(tiny_model_path, tiny_data_path, tmp_path):
+    teacher = shutil.copytree(tiny_model_path, tmp_path / "teacher")
+    write_json(teacher / "training_data.json", {"train": {"n": 7}, "selection": {"n": 3}})
+    run(write(tmp_path, epochs=1, distill={"teacher": str(teacher)}), tiny_data_path, tmp_path / "out")
+    assert read_used(tmp_path / "out" / "best")["teacher"] == {"n": 7}
 
 
 def test_a_phase_has_a_teacher_of_its_own(tiny_model_path, tiny_data_path, tmp_path, monkeypatch):

@@ -45,6 +45,12 @@ def test_a_trial_that_was_killed_is_tried_again_with_its_values(tiny_data_path, 
     assert {key: line[key] for key in values} == values
 
 
+def test_a_recipe_that_watches_no_figure_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"select: last watches no figure.*--set select=accuracy"):
+        tune.main(arguments(write(tmp_path, select="last"), tmp_path, tmp_path / "out", 1))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("text", ["1e-3", "log:a:b", "1:2:3"])
 def test_a_range_that_cannot_be_read_is_named(text):
     trial = optuna.create_study().ask()

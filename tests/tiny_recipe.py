@@ -16,7 +16,8 @@ TINY = {
 
 
 def write(folder: Path, **changes) -> Path:
-    """The path of a recipe file in ``folder``: TINY with whole sections replaced by ``changes``."""
+    """The path of a recipe file in ``folder``: TINY with whole sections replaced by ``changes``; phases have epochs."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    recipe = {**TINY, **changes}
+    path.write_text(yaml.safe_dump({key: recipe[key] for key in recipe if key != "epochs" or "phases" not in changes}))
     return path

@@ -92,6 +92,7 @@ def render(folder: Path) -> str:
     """
     reports, recipe, used = read_reports(folder), read_recipe(folder), read_used(folder)
     primary, config = reports[""], read_config(folder)
+    check_settings(config, reports)
     labels = {entry.get("labels") for entry in (*used.values(), *reports.values())}
     card = ModelCard.from_template(
         card_data=metadata(folder.resolve().name, reports),
@@ -108,9 +109,9 @@ def render(folder: Path) -> str:
         reports=[report_section(suffix, report) for suffix, report in reports.items()],
         folds=folds_text(read_folds(folder)),
         seeds=seeds_text(read_seeds(folder, primary), primary),
-        robustness=_section(folder / "robustness.json", robustness_table),
-        attention=_section(folder / "attention.json", attention_table),
-        data=training_text(used),
+        robustness=_section(folder / "robustness.json", robustness_table, primary),
+        attention=_section(folder / "attention.json", attention_table, primary),
+        data=training_text(used, chosen=recipe is None or recipe["select"] != "last"),
         uses_votes=any(str(label).startswith("ferplus") for label in labels),
         untested=all(report["split"] != "test" for report in reports.values()),
         training=recipe_text(recipe),
@@ -122,6 +123,18 @@ def render(folder: Path) -> str:
         license_name=LICENSE.upper(),
     )
     return str(card).strip() + "\n"
+
+
+def check_settings(config: dict, reports: dict[str, dict]) -> None:
+    """Raises ValueError where a report was made before the temperature, or an ensemble's weights, were set anew."""
+    for suffix, report in reports.items():
+        same = report["calibration"]["single"]["temperature_stored"] == config.get("temperature", 1.0)
+        if "members" in report:
+            same &= list(report["members"]["weights"].values()) == config["weights"]
+        if not same:
+            raise ValueError(
+                f"report{suffix}.json has another temperature or other weights than the model; make it again"
+            )
 
 
 def read_recipe(folder: Path) -> dict | None:
@@ -212,10 +225,12 @@ def recipe_text(recipe: dict | None) -> str:
     if recipe is None:
         return "No weights were learned for this model itself: it joins models that were trained before."
     optimizer, data = recipe["optimizer"], recipe["data"]
+    best = recipe["select"].replace("_", " ")
+    kept = "The last one was kept." if best == "last" else f"The checkpoint with the best validation {best} was kept."
     return (
         f"Recipe `{recipe['name']}`: {recipe['epochs']} epochs at most, batches of {recipe['batch_size']}, "
         f"{optimizer['name']} at a rate of {optimizer['lr']:g}, labels `{data['labels']}`, seed {recipe['seed']}. "
-        f"The checkpoint with the best validation {recipe['select'].replace('_', ' ')} was kept."
+        f"{kept}"
     )
 
 
@@ -237,8 +252,11 @@ def subgroup_text(folder: Path) -> str:
     )
 
 
-def _section(path: Path, write: Callable[[dict], str]) -> str:
-    return write(read_json(path)) if path.is_file() else ""
+def _section(path: Path, write: Callable[[dict], str], report: dict) -> str:
+    record = read_json(path) if path.is_file() else None
+    if record and record["weights_sha256"] != report["weights_sha256"]:
+        raise ValueError(f"{path} is of other weights than report.json beside it; make it again")
+    return write(record) if record else ""
 
 
 def is_current(folder: Path) -> bool:

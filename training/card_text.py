@@ -76,17 +76,18 @@ def protocol_text(report: dict) -> str:
     uses = {
         "train": "trained the weights",
         "start": "trained the weights that training started from",
+        "teacher": "trained its teachers",
         "selection": "chose the checkpoint",
         "temperature": "set the temperature",
         "member_weights": "set the members' weights",
     }
     if served:
         standing = f"They also {' and '.join(uses[role] for role in served)}, so this is no test."
-    elif seen:
+    elif "train" in seen:
         standing = "They served neither for training nor for a choice."
     else:
         standing = "What they served for before is not recorded."
-    shared = max(seen.get("train", 0), seen.get("start", 0))
+    shared = max(seen.get(role, 0) for role in ("train", "start", "teacher"))
     overlap = f" About {shared:.1%} of them equal a training picture." if 0 < shared < SEEN else ""
     fitted = " and ".join(name.replace("_", " ") for name in report.get("cross_fitted", ()))
     folds = report["calibration"]["folds"]
@@ -119,12 +120,18 @@ def folds_rows(records: dict[str, dict]) -> list[list[str]]:
     return [
         [
             name.replace("_", " "),
-            f"`{Path(record['start_from']).parent.name}`" if record["start_from"] else "random weights",
+            f"`{_run_name(record['start_from'])}`" if record["start_from"] else "random weights",
             f"{record['n']:,}",
             *(range_text(record["metrics"][key]) for key in ("accuracy", "macro_f1", "weighted_f1")),
         ]
         for name, record in records.items()
     ]
+
+
+def _run_name(folder: str) -> str:
+    """What saved weights are called: a run's best model goes by the name of the run."""
+    path = Path(folder)
+    return path.parent.name if path.name == "best" else path.name
 
 
 def folds_text(records: dict[str, dict]) -> str:
@@ -218,12 +225,13 @@ def conformal_text(report: dict) -> str:
     )
 
 
-def training_text(used: dict) -> str:
-    """What the model was trained, selected and calibrated on."""
+def training_text(used: dict, chosen: bool = True) -> str:
+    """What the model was trained, selected and calibrated on; ``chosen`` says whether its own checkpoint was."""
     roles = {
         "train": "Trained on",
         "start": "Started from weights that were trained on",
-        "selection": "Checkpoint chosen on",
+        "teacher": "Taught by models that were trained on",
+        "selection": "Checkpoint chosen on" if chosen else "Checkpoint of the weights it started from chosen on",
         "temperature": "Temperature fitted on",
         "member_weights": "Members' weights fitted on",
     }

@@ -154,22 +154,40 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of recipe keys")
-    for override in overrides:
-        _override(values, override)
+    for text in overrides:
+        override(values, text)
     try:
-        return build(Recipe, values)
+        recipe = build(Recipe, values)
+        if values.get("epochs", recipe.epochs) != recipe.epochs:
+            raise ValueError(
+                f"epochs is {values['epochs']}, and the phases have {recipe.epochs} in all: set theirs, such as "
+                "phases.0.epochs=20"
+            )
+        return recipe
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _override(values: dict, text: str) -> None:
+def override(values: dict, text: str) -> None:
+    """Set what ``key.sub=value`` says in a nested mapping; the value is YAML, and numbers count a list's items from 0.
+
+    Raises ValueError where it does not fit.
+    """
     key, found, value = text.partition("=")
     if not found:
         raise ValueError(f"{text!r} is no override; write key=value, such as optimizer.lr=0.05")
     *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-    values[last] = yaml.safe_load(value)
+    place: dict | list = values
+    try:
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r}: the value is not valid YAML ({' '.join(str(error).split())})") from None
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise ValueError(
+            f"{text!r} leads into something that has no such part; write it as the recipe nests it"
+        ) from None
 
 
 def build(kind: type, values: dict, where: str = ""):

@@ -8,6 +8,7 @@ import argparse
 import platform
 import sys
 import time
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +32,16 @@ from training.intervals import RESAMPLES, SEED
 from training.members import against_members
 from training.provenance import FITTED, ROLES, overlap, read_used, write_used
 from training.report import Scored, build_report
-from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
+from training.scoring import (
+    Loaded,
+    add_split_arguments,
+    load,
+    model_name,
+    open_split,
+    record_head,
+    score,
+    source_text,
+)
 from training.views import BATCH
 
 SAME_DATA = 0.5  # share of pictures from which on a split counts as one the model has seen
@@ -146,7 +156,7 @@ def command(loaded: Loaded, arguments: argparse.Namespace) -> str:
     """The command line that gives this report again, with placeholders for places on this machine."""
     local = loaded.folder.name == loaded.name
     parts = ["python training/eval.py --model", f"model_cards/{loaded.name}" if local else loaded.name, "--data DATA"]
-    parts += ["--votes VOTES"] if arguments.votes else []
+    parts[-1] += source_text(arguments)
     parts += [f"--split {arguments.split} --labels {arguments.labels}"]
     parts += [f"--tta {arguments.tta}"] if arguments.tta else []
     parts += [f"--resamples {arguments.resamples}"] if arguments.resamples != RESAMPLES else []
@@ -219,6 +229,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     if len(arguments.model) > 1 and arguments.output.suffix:
         raise ValueError(f"{len(arguments.model)} models need a folder as --output; {arguments.output} was given")
+    twice = [name for name, times in Counter(map(model_name, arguments.model)).items() if times > 1]
+    if twice:
+        raise ValueError(
+            f"several models are called {', '.join(twice)}, and each report would overwrite the one before; rename "
+            "their folders, or score them one at a time"
+        )
     for name_or_path in arguments.model:
         print(summary(evaluate(load(name_or_path, arguments.device), arguments)))
 

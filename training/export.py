@@ -24,7 +24,7 @@ from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from fer_hf.onnx import FILE_NAME, OnnxClassifier
 from training.files import write_json
-from training.scoring import LABELS, Loaded, load
+from training.scoring import LABELS, Loaded, add_reading_arguments, load
 
 INT8_NAME = "model_int8.onnx"
 REPORT_NAME = "export_report.json"
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder for the files (default: the model's own)")
     parser.add_argument("--int8", action="store_true", help="also quantise to 8 bits; needs --data")
     parser.add_argument("--data", help="calibrates on its train and measures on its validation split")
-    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
+    add_reading_arguments(parser)
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
     parser.add_argument("--calibration-rows", type=int, default=512, help="of train (default: %(default)s)")
     arguments = parser.parse_args(argv)

@@ -49,6 +49,7 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     finished: bool = False
+    planned: int = 0  # epochs that the recipe had when the run finished; fewer were run where a time limit ended it
 
 
 def epoch_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -187,12 +188,14 @@ class Run:
         """Go back to the newest checkpoint; False where there is none."""
         path = latest_checkpoint(self.output / "checkpoints")
         if path is None:
+            self._trim_log()
             return False
         state = load_checkpoint(path)
         self.progress = Progress(**state["progress"])
         self.progress.phase_epochs += [0] * (len(self.recipe.phases) - len(self.progress.phase_epochs))
         self._enter_phase(self.progress.phase)
-        self.progress.finished &= self._out_of_epochs()  # a recipe that was made longer since goes on
+        if self.recipe.epochs != self.progress.planned:  # a recipe that was made longer since goes on
+            self.progress.finished &= self._out_of_epochs()
         self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.state = state["schedule"]
@@ -229,7 +232,7 @@ class Run:
         if not self.progress.finished:
             if self.averages.swa is not None:
                 self._finish_swa()
-            self.progress.finished = True
+            self.progress.finished, self.progress.planned = True, self.recipe.epochs
             self.save()
         return self.progress
 
@@ -272,7 +275,8 @@ class Run:
             if due or progress.batch % LOOK_AT_LOSS_EVERY == 0 or progress.batch == self.batches:
                 self._check(losses, bar)
                 losses = losses[-1:]
-            if due and self.accelerator.num_processes == 1:
+            # Gradients that still wait for others are in no checkpoint.
+            if due and self.accelerator.num_processes == 1 and self.accelerator.sync_gradients:
                 self.save()
         bar.close()
         columns = self.accelerator.gather(self._seen_columns())

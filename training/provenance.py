@@ -9,10 +9,11 @@ from fer_hf.data.loaders import ArraySplit
 from training.files import read_json, write_json
 
 FILE_NAME = "training_data.json"
-ROLES = ("train", "start", "selection", "temperature", "member_weights")
-"""``start`` is what trained the weights that training started from."""
+ROLES = ("train", "start", "teacher", "selection", "temperature", "member_weights")
+"""``start`` is what trained the weights that training started from, ``teacher`` what trained those it learned from."""
 FITTED = ("temperature", "member_weights")
 """Roles of a split that a report on it cross-fits."""
+_LEARNED = ("train", "start", "teacher")
 _SAMPLE_SIZE = 1000
 
 
@@ -46,7 +47,8 @@ def pixels_sha256(split: ArraySplit) -> str:
 def overlap(used: dict, split: ArraySplit) -> float | None:
     """Share of a split's pictures, in [0, 1], that are among those ``describe`` was given.
 
-    Estimated from the sample where the two are not the same; None where the record has no sample.
+    Estimated from the sample where the two are not the same; None where the record has no sample, or where so few
+    pictures were given that none of them would be in it.
     """
     if used["sha256"] == split.sha256() or used.get("pixel_sha256") == pixels_sha256(split):
         return 1.0
@@ -54,7 +56,7 @@ def overlap(used: dict, split: ArraySplit) -> float | None:
         return None
     sample, every = set(used["sample"]["pixel_sha256"]), used["sample"]["every"]
     comparable = [h[:16] in sample for h in split.pixel_sha256 if _chosen(h, every)]
-    return sum(comparable) / len(comparable) if comparable else 0.0
+    return sum(comparable) / len(comparable) if comparable else None
 
 
 def _chosen(pixel_sha256: str, every: int) -> bool:
@@ -75,11 +77,21 @@ def inherit_used(model_folder: Path, start: Path) -> None:
     is no local folder or records nothing.
     """
     used, behind = read_used(model_folder), read_used(start)
-    learned = seen_by_any([{"start": behind[role]} for role in ("train", "start") if role in behind], "start")
+    learned = seen_by_any([{"start": behind[role]} for role in _LEARNED if role in behind], "start")
     inherited = {"start": learned} if learned else {}
     if "selection" in behind:
         inherited |= {"selection": used.get("selection", behind["selection"])}
     write_json(Path(model_folder) / FILE_NAME, used | inherited)
+
+
+def record_teachers(model_folder: Path, teachers: Sequence[Path]) -> None:
+    """Record what a model's teachers have learned from, where each of them is a local folder that says so."""
+    behind = [read_used(teacher) for teacher in teachers]
+    if behind and all("train" in used for used in behind):
+        learned = [{"teacher": used[role]} for used in behind for role in _LEARNED if role in used]
+        write_json(
+            Path(model_folder) / FILE_NAME, read_used(model_folder) | {"teacher": seen_by_any(learned, "teacher")}
+        )
 
 
 def seen_by_any(used: Sequence[dict], role: str) -> dict | None:

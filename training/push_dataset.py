@@ -138,14 +138,14 @@ def stage(
             )
     shares = {name: s for name, s in split_shares(arguments.splits).items() if name not in loaded.splits}
     num_bytes = {name: sum(shard.stat().st_size for shard in of_split) for name, of_split in shards.items()}
-    checks = audit_shards(shards, folder, arguments.repo_id, arguments.quick)
+    audit = folder / ("audit-quick" if arguments.quick else "audit")
+    checks = audit_shards(shards, audit, arguments.repo_id, arguments.quick)
     card = render_card(arguments.repo_id, fields, chosen, loaded.reports, num_bytes, checks, shares)
     (folder / "README.md").write_text(card, encoding="utf-8")
     sample_sheet(chosen.splits["train"], seed=arguments.seed).save(folder / "samples.png")
-    beside = ("README.md", "samples.png", "audit.json", "audit.html")
-    return {f"data/{file.name}": file for of_split in shards.values() for file in of_split} | {
-        name: folder / name for name in beside
-    }
+    beside = {name: folder / name for name in ("README.md", "samples.png")}
+    beside |= {name: audit / name for name in ("audit.json", "audit.html")}
+    return {f"data/{file.name}": file for of_split in shards.values() for file in of_split} | beside
 
 
 def audit_shards(shards: Mapping[str, list[Path]], folder: Path, title: str, quick: bool) -> list[str]:

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from fer_hf.data.loaders import ArraySplit, load_arrays
+from fer_hf.data.sources import SourceOptions
 from fer_hf.onnx import OnnxClassifier
 from training.export import publish, with_metadata
-from training.scoring import Loaded, load_split
+from training.scoring import Loaded, load_split, source_options
 
 MAX_LOSS_POINTS = 0.5
 """Percentage points of accuracy that int8 may lose."""
@@ -30,8 +31,9 @@ _WARM_UP, _TIMED = 20, 200
 
 def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Namespace) -> dict:
     """The figures of ``exported`` and its quantised form, which is written to ``path`` where they allow it."""
+    options = source_options(arguments, len(loaded.class_names))
     train, validation = (
-        load_rows(loaded, arguments.data, split, arguments.votes, arguments.labels) for split in ("train", "validation")
+        load_rows(loaded, arguments.data, split, options, arguments.labels) for split in ("train", "validation")
     )
     part = path.with_name(f".{path.name}.part")
     try:
@@ -52,9 +54,9 @@ def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Nam
     return report
 
 
-def load_rows(loaded: Loaded, data: str, split: str, votes: str | None, labels: str) -> ArraySplit:
+def load_rows(loaded: Loaded, data: str, split: str, options: SourceOptions, labels: str) -> ArraySplit:
     """A split as uint8 pictures in the model's size, and what is right for each."""
-    source = load_split(data, split, votes, len(loaded.class_names))
+    source = load_split(data, split, options)
     return load_arrays(source, loaded.processor, labels=labels, names=loaded.class_names)
 
 

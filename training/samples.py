@@ -15,7 +15,7 @@ from fer_hf.figures import Sample, sample_figure, save_figure
 from fer_hf.image_io import ImageError
 from fer_hf.recognition import GRAD_CAM, ExpressionRecognizer
 from fer_hf.rendering import overlay_heat
-from training.scoring import load_split
+from training.scoring import add_reading_arguments, load_split, source_options
 
 _SHOWN_PX = 192
 _TOP = 2
@@ -27,6 +27,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", help="a data set as in eval.py; rows are drawn by seed")
     source.add_argument("--photos", type=Path, help="a folder of photos with any number of faces")
+    add_reading_arguments(parser)
     parser.add_argument("--split", default="validation")
     parser.add_argument("--count", type=int, default=12, help="samples at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -43,11 +44,11 @@ def as_sample(prediction: Prediction, said: str) -> Sample:
     return Sample(np.asarray(crop), np.asarray(seen), f"{said}\n{guesses}")
 
 
-def samples_of_data(recognizer: ExpressionRecognizer, data: str, split: str, count: int, seed: int) -> list[Sample]:
+def samples_of_data(recognizer: ExpressionRecognizer, arguments: argparse.Namespace) -> list[Sample]:
     """Rows of a data set, drawn by seed, each with its label."""
-    rows = load_split(data, split, None, len(recognizer.labels))
+    rows = load_split(arguments.data, arguments.split, source_options(arguments, len(recognizer.labels)))
     names = rows.features["label"].names
-    drawn = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+    drawn = rows.select(np.sort(np.random.default_rng(arguments.seed).permutation(len(rows))[: arguments.count]))
     found = [recognizer.recognize(row["image"], faces="crop", attention=True).predictions[0] for row in drawn]
     return [as_sample(one, f"label: {names[row['label']]}") for one, row in zip(found, drawn, strict=True)]
 
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.photos:
         samples = samples_of_photos(recognizer, arguments.photos, arguments.count)
     else:
-        samples = samples_of_data(recognizer, arguments.data, arguments.split, arguments.count, arguments.seed)
+        samples = samples_of_data(recognizer, arguments)
     if not samples:
         raise ValueError(f"no face was found in {arguments.photos or arguments.data}; give pictures that show one")
     name = Path(arguments.model).resolve().name if Path(arguments.model).is_dir() else arguments.model

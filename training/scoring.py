@@ -2,21 +2,26 @@
 
 import argparse
 import hashlib
+import json
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
+import yaml
 
 from fer_hf.data.loaders import ArraySplit, load_arrays
-from fer_hf.data.sources import load_source
+from fer_hf.data.sources import SourceOptions, load_source
 from fer_hf.download import download_model
 from fer_hf.hub import load_model
 from fer_hf.model_folder import weight_files
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from fer_hf.models.modeling_fer import FerPreTrainedModel
+from training.config import build, override
 from training.intervals import RESAMPLES, SEED
 from training.provenance import row_ids_sha256
 from training.report import Scored
@@ -29,12 +34,63 @@ LABELS = ("fer2013", "ferplus-majority", "dataset")
 def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a command what says which rows are scored, by which labels, and how intervals are drawn."""
     parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
-    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
+    add_reading_arguments(parser)
     parser.add_argument("--split", default="validation", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command what says how its ``--data`` is read."""
+    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of a recipe's data.source, such as numbering=affectnet or splits.validation=0.25",
+    )
+
+
+def source_options(arguments: argparse.Namespace, classes: int) -> SourceOptions:
+    """How the arguments say that data are read. Raises ValueError that names an unknown key."""
+    values: dict = {}
+    for pair in arguments.source:
+        override(values, pair)
+    for key, instead in (
+        ("classes", "the model has its own"),
+        ("votes", "give --votes"),
+        ("streaming", "rows are kept"),
+    ):
+        if key in values:
+            raise ValueError(f"--source {key} cannot be set here: {instead}")
+    return build(SourceOptions, values | {"classes": classes, "votes": arguments.votes}, "--source ")
+
+
+def source_text(arguments: argparse.Namespace) -> str:
+    """The ``--votes`` and ``--source`` of a command line, with a placeholder for the file of votes."""
+    source = " ".join(map(shlex.quote, arguments.source))
+    return (" --votes VOTES" if arguments.votes else "") + (f" --source {source}" if source else "")
+
+
+def warn_of_other_reading(folder: Path, options: SourceOptions) -> None:
+    """Say on stderr where a model learned from data that were read otherwise: labels or splits may not be the same."""
+    path = folder / "recipe.yaml"
+    learned = yaml.safe_load(path.read_text(encoding="utf-8"))["data"].get("source", {}) if path.is_file() else {}
+    other = {
+        key: learned[key]
+        for key in ("numbering", "remap", "splits", "folds", "fold")
+        if key in learned and learned[key] != getattr(options, key)
+    }
+    if other:
+        pairs = " ".join(shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}") for key, value in other.items())
+        print(
+            f"{folder.name} learned from data read with {pairs}; for the same data, add --source {pairs}",
+            file=sys.stderr,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,12 +113,16 @@ def load(name_or_path: str, device: str) -> Loaded:
     loaded = load_model(name_or_path)
     if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
         raise ValueError(f"{name_or_path} is a {loaded.model.config.model_type}; only models of fer_hf are scored")
-    if Path(name_or_path).is_dir():
-        name, folder = Path(name_or_path).resolve().name, Path(name_or_path)
-    else:
-        name = name_or_path.partition("@")[0]
+    name, folder = model_name(name_or_path), Path(name_or_path)
+    if not folder.is_dir():
         folder, _ = download_model(name, loaded.revision)
     return Loaded(name, loaded.model.to(device), loaded.processor, folder, hash_weights(folder))
+
+
+def model_name(name_or_path: str) -> str:
+    """What a model is called in reports: its folder's name, or its Hub id without the revision."""
+    path = Path(name_or_path)
+    return path.resolve().name if path.is_dir() else name_or_path.partition("@")[0]
 
 
 def hash_weights(folder: Path) -> str:
@@ -73,20 +133,25 @@ def hash_weights(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_split(data: str, split: str, votes: str | None, classes: int) -> datasets.Dataset:
+def load_split(data: str, split: str, options: SourceOptions) -> datasets.Dataset:
     """One split of a data set, as ``fer_hf.data.sources`` reads it.
 
     Raises ValueError that names the splits there are.
     """
-    splits = load_source(data, votes=votes, classes=classes)
+    splits = load_source(data, options)
     if split not in splits:
-        raise ValueError(f"{data} has no split {split!r}; it has {', '.join(splits)}")
+        raise ValueError(
+            f"{data} has no split {split!r}; it has {', '.join(splits)}: choose one with --split, or cut it from train "
+            f"as training did, such as --source splits.{split}=0.25"
+        )
     return splits[split]
 
 
 def open_split(loaded: Loaded, arguments: argparse.Namespace) -> tuple[ArraySplit, int]:
     """The split that the arguments name, as the model takes it, and how many rows were left out for lack of a label."""
-    source = load_split(arguments.data, arguments.split, arguments.votes, len(loaded.class_names))
+    options = source_options(arguments, len(loaded.class_names))
+    warn_of_other_reading(loaded.folder, options)
+    source = load_split(arguments.data, arguments.split, options)
     split = load_arrays(source, loaded.processor, labels=arguments.labels, names=loaded.class_names)
     return split, len(source) - len(split)
 

@@ -16,7 +16,7 @@ from training.files import write_json
 from training.intervals import RESAMPLES
 from training.provenance import FITTED
 from training.report import build_report
-from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score
+from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score, source_text
 from training.views import BATCH
 
 SHOWN = ("accuracy", "macro_f1", "auc")
@@ -85,7 +85,8 @@ def score_runs(arguments: argparse.Namespace) -> dict:
         **{key: scored[0][key] for key in shared},
         "tta": arguments.tta,
         "command": (
-            f"python training/seeds.py --runs RUNS --data DATA --split {arguments.split} --labels {arguments.labels}"
+            f"python training/seeds.py --runs RUNS --data DATA{source_text(arguments)}"
+            f" --split {arguments.split} --labels {arguments.labels}"
             f"{f' --tta {arguments.tta}' if arguments.tta else ''}{resamples} --output {arguments.output.name}"
         ),
         "runs": [

@@ -5,6 +5,7 @@ Run it again with the same output to resume. A finished run says so, and goes on
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,23 @@ from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env, set_s
 from torch import nn
 
 from fer_hf.data.audit import quick_findings
-from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy, rows_without
+from fer_hf.data.audit_scan import scan
+from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy
 from fer_hf.data.sources import load_source
 from fer_hf.hub import ModelError, load_model, save_portable
 from fer_hf.labels import id2label, label2id
 from fer_hf.models.image_processing_fer import FerImageProcessor
-from training.checkpoints import CheckpointError
+from training.checkpoints import CheckpointError, latest_checkpoint
 from training.config import Recipe, as_run, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
 from training.files import write_text
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
-from training.provenance import inherit_used, write_used
+from training.provenance import inherit_used, record_teachers, write_used
 from training.starting import continue_from, warm_start
+
+_MAY_CHANGE = ("name", "source", "claim", "claimed_accuracy", "trials", "epochs", "phases", "early_stopping")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,6 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--data",
         required=True,
         nargs="+",
+        action="extend",
         help="parquet or class folders, fer2013.csv or a Hub id; several merge",
     )
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
@@ -51,6 +56,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="show recipe, an augmented batch, memory and time")
     parser.add_argument("--tracker", default="tensorboard", help="any tracker accelerate knows, or none")
     return parser.parse_args(argv)
+
+
+def check_same_run(recipe: Recipe, output: Path) -> None:
+    """Raise ValueError where the folder holds a run of another recipe, which could not go on as this one.
+
+    More epochs, further phases and words about the recipe make no other run.
+    """
+    path = output / "recipe.yaml"
+    if latest_checkpoint(output / "checkpoints") is None or not path.is_file():
+        return
+    began, now = (asdict(one) for one in (load_recipe(path), recipe))
+    other = [key for key in now if key not in _MAY_CHANGE and began[key] != now[key]]
+    if other:
+        raise ValueError(
+            f"{output} holds a run whose recipe differs in {', '.join(other)}; give another --output, or the "
+            "recipe that the run began with"
+        )
 
 
 def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
@@ -108,12 +130,13 @@ def load_data(
             f"{data} has no {' and no '.join(missing)} split; training needs both: set data.source.splits, such as "
             "{validation: 0.2}, or data.source.folds"
         )
-    for finding in quick_findings(source):
+    scanned = scan(source)
+    for finding in quick_findings(source, scanned):
         PartialState().print(f"audit, {finding['level']}: {finding['text']}")
     names = recipe.data.names
     train, dropped = source["train"], 0
     if recipe.data.drop_leaking:
-        kept = rows_without(train, source["validation"])
+        kept = scanned.rows_apart("train", "validation")
         train, dropped = train.select(kept), len(train) - len(kept)
     load = load_arrays if recipe.data.in_memory else load_lazy
     split = load(train, processor, labels=recipe.data.labels, names=names)
@@ -149,6 +172,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
     if arguments.minutes is not None and arguments.minutes <= 0:
         raise ValueError(f"--minutes must be above 0; {arguments.minutes:g} was given")
     recipe = load_recipe(arguments.recipe, arguments.set)
+    check_same_run(recipe, arguments.output)
     model, processor = build_model(recipe)
     teachers = build_teachers(recipe)
     accelerator = build_accelerator(recipe, arguments.output, arguments.tracker)
@@ -167,6 +191,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
                 write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
         if recipe.model.start_from:
             inherit_used(folder, Path(recipe.model.start_from))
+        record_teachers(folder, [Path(teacher) for teacher in teachers])
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
 
     limit_s = None if arguments.minutes is None else 60 * arguments.minutes
@@ -190,7 +215,12 @@ def main(argv: list[str] | None = None) -> Progress | None:
         write_text(arguments.output / "recipe.yaml", dump_recipe(recipe))
     accelerator.init_trackers(recipe.name)
     if run.resume():
-        accelerator.print(f"resuming in epoch {run.progress.epoch + 1}, batch {run.progress.batch}")
+        progress = run.progress
+        accelerator.print(
+            f"this run is finished, after {progress.epoch} epochs; it goes on once its recipe has more"
+            if progress.finished
+            else f"resuming in epoch {progress.epoch + 1}, batch {progress.batch}"
+        )
     progress = run.train()
     if accelerator.is_main_process and limit_s is not None:
         for folder in (arguments.output, arguments.output / "best"):

@@ -14,6 +14,7 @@ import yaml
 
 from training import train
 from training.checkpoints import CheckpointError
+from training.config import load_recipe
 from training.loop import TrainingDiverged
 
 
@@ -40,7 +41,7 @@ def suggest(trial: optuna.Trial, key: str, text: str):
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True)
-    parser.add_argument("--data", required=True, nargs="+")
+    parser.add_argument("--data", required=True, nargs="+", action="extend")
     parser.add_argument("--votes")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--search", nargs="+", required=True, metavar="KEY=RANGE")
@@ -73,6 +74,11 @@ def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
 def main(argv: list[str] | None = None) -> optuna.Study:
     """Run trials until there are as many as asked for; returns the study."""
     arguments = parse_arguments(argv)
+    if load_recipe(arguments.recipe, arguments.set).select == "last":
+        raise ValueError(
+            "select: last watches no figure, so no trial is better than another; add --set select=accuracy, or "
+            "macro_f1, or loss"
+        )
     arguments.output.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name="fer_hf",

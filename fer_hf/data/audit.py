@@ -38,11 +38,17 @@ class AuditOptions:
 
 
 def audit_splits(
-    source: datasets.DatasetDict, options: AuditOptions | None = None, reports: Sequence[SourceReport] = ()
+    source: datasets.DatasetDict,
+    options: AuditOptions | None = None,
+    reports: Sequence[SourceReport] = (),
+    scanned: Scan | None = None,
 ) -> dict:
-    """Everything found in the splits, as JSON takes it; ``reports`` are what reading the source said."""
+    """Everything found in the splits, as JSON takes it.
+
+    ``reports`` are what reading the source said; ``scanned`` is ``scan(source)`` where it has been made already.
+    """
     options = options or AuditOptions()
-    scanned = scan(source)
+    scanned = scanned or scan(source)
     found = {
         "rows": {name: len(split) for name, split in source.items()},
         "reading": [report.to_json() for report in reports],
@@ -72,9 +78,10 @@ def _label_errors(source: datasets.DatasetDict, scanned: Scan, options: AuditOpt
     return checks.doubtful_labels(source, scanned, loaded, options.seed)
 
 
-def quick_findings(source: datasets.DatasetDict) -> list[dict[str, str]]:
+def quick_findings(source: datasets.DatasetDict, scanned: Scan | None = None) -> list[dict[str, str]]:
     """The findings that one decoding of each picture gives: gaps, constants, exact copies, conflicts, subjects."""
-    return audit_splits(source, AuditOptions(near=False, label_errors=False, face_samples=0))["findings"]
+    options = AuditOptions(near=False, label_errors=False, face_samples=0)
+    return audit_splits(source, options, scanned=scanned)["findings"]
 
 
 def write_audit(found: dict, source: datasets.DatasetDict, title: str, folder: str | Path) -> tuple[Path, Path]:

@@ -45,6 +45,11 @@ class Scan:
         """The name of the row's class."""
         return self.class_names[self.labels[row]]
 
+    def rows_apart(self, split: str, other: str) -> np.ndarray:
+        """Indices within ``split`` of the rows whose picture does not occur in ``other``, whatever the labels."""
+        own, others = (self.hashes[self.splits == self.split_names.index(name)] for name in (split, other))
+        return np.flatnonzero(~np.isin(own, others))
+
 
 def scan(source: datasets.DatasetDict) -> Scan:
     """What the checks need of every row, from one decoding of each picture."""
