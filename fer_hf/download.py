@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import errors, snapshot_download
+from huggingface_hub import HfApi, errors, snapshot_download
+from huggingface_hub.utils import filter_repo_objects
 
 FILES = (
     "config.json",
@@ -30,15 +31,26 @@ class ModelError(ValueError):
 
 
 def download_model(
-    repo_id: str, revision: str | None, *, with_code: bool = False, files: Sequence[str] = FILES
+    repo_id: str,
+    revision: str | None,
+    *,
+    with_code: bool = False,
+    files: Sequence[str] = FILES,
+    max_bytes: int | None = None,
 ) -> tuple[Path, str]:
     """The folder in the cache with the model's files, all of one commit, and that commit.
 
     ``files`` are the wanted names or patterns. Without a connection the cached files of that revision answer. Pickled
-    weights are never fetched; Python files only ``with_code``. Raises ModelError.
+    weights are never fetched; Python files only ``with_code``. Raises ModelError, also where the Hub says that the
+    files are more than ``max_bytes``.
     """
     source = repo_id if revision is None else f"{repo_id}@{revision}"
     patterns = [*files, "*.py"] if with_code else list(files)
+    size = None if max_bytes is None else _bytes_on_hub(repo_id, revision, patterns)
+    if size is not None and size > max_bytes:
+        raise ModelError(
+            source, f"its files are {size / 1e9:.2f} GB, and at most {max_bytes / 1e9:.2f} GB are taken here"
+        )
     for attempt in range(3):
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
@@ -59,6 +71,16 @@ def download_model(
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.onnx")):
         _check_hash(file, source)
     return folder, folder.name
+
+
+def _bytes_on_hub(repo_id: str, revision: str | None, patterns: list[str]) -> int | None:
+    """Bytes of the files that fit the patterns; None where the Hub does not say."""
+    try:
+        there = HfApi().model_info(repo_id, revision=revision, files_metadata=True).siblings or ()
+    except (errors.HFValidationError, *_FAULTS):  # the download meets the same fault, and says what is wrong
+        return None
+    sizes = [file.size for file in filter_repo_objects(there, allow_patterns=patterns, key=lambda file: file.rfilename)]
+    return None if None in sizes else sum(sizes)
 
 
 def _cached(repo_id: str, revision: str | None, patterns: list[str]) -> Path | None:

@@ -69,14 +69,16 @@ def load_model(
     *,
     dtype: "str | torch.dtype | None" = None,
     trust_remote_code: bool = False,
+    max_bytes: int | None = None,
 ) -> LoadedModel:
     """An image classification model and its processor, from a folder or from the Hub (``user/name@revision``).
 
     Our model types load with the classes installed here; a folder that describes an ensemble of others is put together
     in memory. Code that comes with another model runs only with ``trust_remote_code``; pickled weights are never read.
-    ``dtype`` None takes the one that the config names. Raises ModelError with one sentence for whatever is wrong.
+    ``dtype`` None takes the one that the config names. Weights on the Hub of more than ``max_bytes`` are not fetched.
+    Raises ModelError with one sentence for whatever is wrong.
     """
-    folder, source, commit = _find(str(name_or_path), revision, trust_remote_code)
+    folder, source, commit = _find(str(name_or_path), revision, trust_remote_code, max_bytes)
     try:
         if commit is None and is_described(folder):
             model, processor = _assemble(folder, source, dtype)
@@ -91,7 +93,7 @@ def load_model(
     return LoadedModel(model, processor, source, commit)
 
 
-def _find(name: str, revision: str | None, with_code: bool) -> tuple[Path, str, str | None]:
+def _find(name: str, revision: str | None, with_code: bool, max_bytes: int | None) -> tuple[Path, str, str | None]:
     """The folder with the files, what to call it, and the commit where it came from the Hub."""
     if Path(name).is_dir():
         return Path(name), name, None
@@ -103,7 +105,7 @@ def _find(name: str, revision: str | None, with_code: bool) -> tuple[Path, str, 
     if at and revision is not None and stated != revision:
         raise ModelError(name, f"it names a revision, and revision={revision!r} names another; give one of them")
     revision = stated if at else revision
-    folder, commit = download_model(repo_id, revision, with_code=with_code)
+    folder, commit = download_model(repo_id, revision, with_code=with_code, max_bytes=max_bytes)
     return folder, name if at or revision is None else f"{repo_id}@{revision}", commit
 
 

@@ -6,6 +6,8 @@ too low. Arithmetic of receptive fields: Araujo et al., "Computing Receptive Fie
 Distill 2019.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,14 +29,39 @@ def stretched(cells: int, size_px: int) -> CellGrid:
     return CellGrid((step_px - 1) / 2, step_px)
 
 
+def map_grids(model: nn.Module, pixel_values: Tensor) -> Callable[[str, int], CellGrid]:
+    """What gives the grid of a model's map from its name and its cells a side, over square pictures.
+
+    Each member of an ensemble has grids of its own: ``member2.spatial`` is the second's, and a map without a member in
+    its name is read from the model's ``cam_layer``, as Grad-CAM is.
+    """
+    size_px, members = pixel_values.shape[-1], getattr(model, "members", None)
+    if members is None:
+        grids, of_cam = [cell_grids(model, pixel_values)], 0
+    else:
+        grids = [cell_grids(model, pixel_values, member, member.config.image_size) for member in members]
+        layer = model.cam_layer
+        of_cam = next(n for n, member in enumerate(members) if any(layer is module for module in member.modules()))
+
+    def grid_of(name: str, cells: int) -> CellGrid:
+        member = re.match(r"member(\d+)\.", name)
+        return grids[int(member[1]) - 1 if member else of_cam].get(cells) or stretched(cells, size_px)
+
+    return grid_of
+
+
 @torch.no_grad()
-def cell_grids(model: nn.Module, pixel_values: Tensor) -> dict[int, CellGrid]:
+def cell_grids(
+    model: nn.Module, pixel_values: Tensor, part: nn.Module | None = None, part_px: int | None = None
+) -> dict[int, CellGrid]:
     """The grid of every square map that convolutions and pooling make of square pictures, by cells a side.
 
     Follows kernel, stride and padding of each layer that makes maps smaller. Sizes that other means lead to, such as
-    resizing in ``forward``, are missing: take ``stretched`` for them.
+    resizing in ``forward``, are missing: take ``stretched`` for them. With ``part`` only maps made in that part of the
+    model count, which gets the pictures at ``part_px`` pixels a side.
     """
-    grids = {pixel_values.shape[-1]: CellGrid(0.0, 1.0)}
+    size_px, part = pixel_values.shape[-1], model if part is None else part
+    grids = {part_px or size_px: stretched(part_px or size_px, size_px)}
 
     def follow(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         before, after = inputs[0].shape[-1], output.shape[-1]
@@ -45,7 +72,7 @@ def cell_grids(model: nn.Module, pixel_values: Tensor) -> dict[int, CellGrid]:
             grids[after] = CellGrid(grid.first_px + ((kernel - 1) / 2 - padding) * grid.step_px, grid.step_px * stride)
 
     shrinking = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    hooks = [layer.register_forward_hook(follow) for layer in model.modules() if isinstance(layer, shrinking)]
+    hooks = [layer.register_forward_hook(follow) for layer in part.modules() if isinstance(layer, shrinking)]
     try:
         model(pixel_values)
     finally:

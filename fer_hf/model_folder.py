@@ -112,6 +112,9 @@ def _check_labels(config: dict[str, Any], source: str) -> None:
     names, inverse = config.get("id2label"), config.get("label2id")
     if not names:
         raise ModelError(source, "its config.json has no id2label, so its classes have no names; add them")
+    for name, value in (("id2label", names), ("label2id", inverse)):
+        if value is not None and not isinstance(value, dict):
+            raise ModelError(source, f"its {name} must be a JSON object; it is a {type(value).__name__}")
     if sorted(names, key=lambda index: (len(index), index)) != [str(index) for index in range(len(names))]:
         raise ModelError(source, f"its id2label must number the classes from 0 without gaps; it has {', '.join(names)}")
     if inverse is not None and {str(index): name for name, index in inverse.items()} != names:

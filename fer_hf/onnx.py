@@ -3,7 +3,8 @@
 ``training/export.py`` writes the file. Its input ``pixels`` is (B, C, H, W) uint8, since rescaling and normalising are
 part of the graph; its output ``logits`` (B, K) float32 are calibrated, as a model's ``logits`` are: their softmax is
 what ``probabilities`` gives. All else that a caller needs stands in the file's metadata, each value as JSON:
-``labels``, ``size``, ``num_channels``, ``face_template`` and ``face_margin``.
+``labels``, ``size``, ``num_channels``, ``face_template`` and ``face_margin``, and where they were fitted
+``conformal_threshold`` and ``conformal_coverage``.
 """
 
 import json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "model.onnx"
 METADATA = ("labels", "size", "num_channels", "face_template", "face_margin")
+OPTIONAL_METADATA = ("conformal_threshold", "conformal_coverage")
 
 
 class OnnxClassifier:
@@ -39,6 +41,8 @@ class OnnxClassifier:
         self.num_channels: int = facts["num_channels"]
         self.face_template: Sequence[Sequence[float]] | None = facts["face_template"]
         self.face_margin: float = facts["face_margin"]
+        self.answer_threshold: float | None = facts["conformal_threshold"]
+        self.answer_coverage: float | None = facts["conformal_coverage"]
 
     def pixels(self, crops: Sequence[Image.Image]) -> np.ndarray:
         """The crops as the graph takes them, (N, C, H, W) uint8: what ``FerImageProcessor.to_uint8`` gives for each."""
@@ -116,7 +120,9 @@ def _read_metadata(session: "InferenceSession", source: str) -> dict[str, Any]:
         raise ModelError(
             source, f"its metadata lacks {', '.join(missing)}; export the model with training/export.py, which adds it"
         )
-    facts = {key: json.loads(stored[key]) for key in METADATA}
+    facts = {key: json.loads(stored[key]) for key in METADATA} | {
+        key: json.loads(stored.get(key, "null")) for key in OPTIONAL_METADATA
+    }
     (pixels,), (logits,) = session.get_inputs(), session.get_outputs()
     wanted = [facts["num_channels"], facts["size"], facts["size"]]
     if pixels.name != "pixels" or pixels.shape[1:] != wanted or logits.shape[1:] != [len(facts["labels"])]:

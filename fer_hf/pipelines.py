@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from types import SimpleNamespace
+from types import EllipsisType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -68,19 +68,24 @@ class FacialExpressionPipeline(Pipeline):
         tta: bool | None = None,
         attention: bool | None = None,
         answer: bool | None = None,
-        top_k: int | None = None,
+        top_k: int | EllipsisType | None = ...,  # not given; None undoes what was set before
     ) -> tuple[dict, dict, dict]:
-        if top_k is not None and top_k < 1:
+        if top_k is not ... and top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, or None for all classes; {top_k} was given")
         forward = {"tta": tta, "attention": attention, "answer": answer}
-        steps = ({"faces": faces}, forward, {"answer": answer, "top_k": top_k})
-        return tuple({name: value for name, value in step.items() if value is not None} for step in steps)
+        steps = ({"faces": faces}, forward, {"answer": answer})
+        preprocess, forward, postprocess = (
+            {name: value for name, value in step.items() if value is not None} for step in steps
+        )
+        return preprocess, forward, postprocess | ({} if top_k is ... else {"top_k": top_k})
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator[list[dict]]:
         rows_class = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         photos = rows_class(inputs, self.preprocess, preprocess_params)
+        # Each worker would go through the whole of a generator, and every photo be answered as often.
+        num_workers = num_workers if isinstance(inputs, Sized) else min(num_workers, 1)
         for batch in DataLoader(photos, num_workers=num_workers, batch_size=batch_size, collate_fn=list):
             for predictions in self.forward(batch, **forward_params):
                 yield self.postprocess(predictions, **postprocess_params)

@@ -1,7 +1,7 @@
 """A photo in, faces with perceived expressions out: the only place that wires the steps between."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from .detection import Detection, FaceDetector, MTCNNDetector
 from .faces import AlignedFace, Face, Prediction, align_face
 from .hub import configured_model, load_model
 from .image_io import read_image
-from .map_geometry import CellGrid, cell_grids, place, stretched
+from .map_geometry import CellGrid, map_grids, place
 
 if TYPE_CHECKING:
     import torch
@@ -177,16 +177,15 @@ class ExpressionRecognizer:
         size_px = pixel_values.shape[-1]
         for name, values in maps.items():
             if values.ndim == 3:
-                cells = values.shape[-1]
-                maps[name] = place(values, self._map_grids.get(cells, stretched(cells, size_px)), size_px)
+                maps[name] = place(values, self._grid_of(name, values.shape[-1]), size_px)
         arrays = {name: values.float().cpu().numpy() for name, values in maps.items()}
         return [{name: values[index] for name, values in arrays.items()} for index in range(len(crops))]
 
     @cached_property
-    def _map_grids(self) -> dict[int, CellGrid]:
-        """Where the cells of the network's maps lie in the crop, by cells a side."""
+    def _grid_of(self) -> Callable[[str, int], CellGrid]:
+        """Where the cells of the network's maps lie in the crop, by the map's name and its cells a side."""
         blank = Image.new("RGB", (self.classifier.size_px,) * 2)
-        return cell_grids(shared_copy(self.classifier.network), self.classifier.pixel_values([blank]))
+        return map_grids(shared_copy(self.classifier.network), self.classifier.pixel_values([blank]))
 
     @property
     def answer_threshold(self) -> float | None:
@@ -208,7 +207,8 @@ class ExpressionRecognizer:
         threshold = self.answer_threshold
         if threshold is None:
             raise ValueError(
-                "this model states no conformal_threshold; fit one with training/eval.py --fit-temperature"
+                "this model states no conformal_threshold; fit one with training/eval.py --fit-temperature, and export "
+                "the model after that"
             )
         ranked = sorted(prediction.scores, key=prediction.scores.get, reverse=True)
         return (ranked[0], *(name for name in ranked[1:] if prediction.scores[name] >= threshold))

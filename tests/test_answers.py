@@ -13,6 +13,7 @@ from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
 from fer_hf.recognition import ExpressionRecognizer
+from training import export
 
 
 def test_an_answer_names_every_class_that_reaches_the_models_threshold(astronaut):
@@ -58,6 +59,15 @@ def test_the_pipeline_names_the_answer_and_its_coverage_when_asked(calibrated_pa
 def test_a_model_without_a_threshold_cannot_be_asked(tiny_model_path, astronaut):
     with pytest.raises(ValueError, match="states no conformal_threshold; fit one with"):
         pipeline(model=tiny_model_path, device="cpu", faces="crop")(astronaut, answer=True)
+
+
+def test_an_exported_model_answers_as_the_model_does(calibrated_path, astronaut, tmp_path):
+    export.main(["--model", str(calibrated_path), "--output", str(tmp_path)])
+    rows = [
+        pipeline(model=path, device="cpu", faces="crop", **more)(astronaut, answer=True)[0]
+        for path, more in ((calibrated_path, {}), (tmp_path, {"backend": "onnx"}))
+    ]
+    assert [(row["answer"], row["coverage"]) for row in rows] == [(rows[0]["answer"], 0.9)] * 2
 
 
 def test_a_prediction_carries_the_threshold_of_one_view_only(calibrated_path, astronaut):

@@ -30,6 +30,25 @@ def test_an_entry_is_read_back_by_another_store_as_it_was_given(store):
     assert np.array_equal(np.asarray(again.open_picture(entry["picture"])), np.asarray(picture(1)))
 
 
+def test_files_that_are_not_the_stores_stay_and_what_a_killed_process_left_goes(store):
+    store.add([Offer(picture(1), "sad", "happy")], consent=True)
+    pictures = store.folder / "pictures"
+    for name in ("holiday.jpg", "0123.png", f"{'a' * 32}.png", ".fer-staged-1"):
+        (pictures / name).write_bytes(b"x")
+    (pictures / "album").mkdir()
+    (entry,) = ContributionStore(store.folder, LABELS).entries()
+    assert {path.name for path in pictures.iterdir()} == {entry["picture"], "holiday.jpg", "0123.png", "album"}
+
+
+def test_pictures_without_their_log_are_not_taken_for_withdrawn(store):
+    store.add([Offer(picture(1), "sad", "happy")], consent=True)
+    (store.folder / "entries.jsonl").rename(store.folder / "elsewhere")
+    with pytest.raises(ValueError, match=r"entries\.jsonl is missing, .*: put it back, or give the store another"):
+        ContributionStore(store.folder, LABELS)
+    (store.folder / "elsewhere").rename(store.folder / "entries.jsonl")
+    assert len(list(ContributionStore(store.folder, LABELS).entries())) == 1
+
+
 def test_metadata_and_names_do_not_come_along(store, tmp_path):
     source = tmp_path / "secret-name.jpg"
     exif = Image.Exif()

@@ -8,6 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from fer_hf.data.sources import SourceOptions, load_source, read_source
+from fer_hf.data.sources_merge import _titles
 from tests.data_folders import (
     FEATURES,
     VOTES_HEADER,
@@ -132,6 +133,20 @@ def test_class_folders_at_any_depth_and_under_any_split(tmp_path, folders, split
     for split in read.values():
         for row_id, name in zip(split["row_id"], names(split), strict=True):
             assert name == canonical.get(row_id.split("/")[-2], row_id.split("/")[-2])
+
+
+@pytest.mark.parametrize("folder", ["happy/An", "sad/Joy"])
+def test_folders_that_name_two_expressions_are_refused(tmp_path, folder):
+    class_folders(tmp_path / "data", {folder: 1, "fear": 1})
+    names = " and ".join(folder.split("/"))
+    with pytest.raises(ValueError, match=rf"{folder} lies in folders of several expressions, {names}: rename those"):
+        load_source(tmp_path / "data")
+    assert names_of_same(tmp_path) == ["happy"]
+
+
+def names_of_same(tmp_path) -> list[str]:
+    """Two folders on the way that name one expression are no contradiction."""
+    return names(load_source(class_folders(tmp_path / "same", {"joy/happy": 1}))["train"])
 
 
 def test_an_unknown_folder_is_an_error_that_lists_the_known_and_remap_can_drop_it(tmp_path):
@@ -321,6 +336,11 @@ def test_a_source_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
             load_source(folder, classes=5)
     write_files(folder, {"happy/new.png": png(50)})
     assert load_source(folder)["train"].num_rows == 4
+
+
+def test_merged_sources_have_names_of_their_own():
+    assert _titles(["a/faces", "b/faces", "c/faces"]) == ["faces", "faces-2", "faces-3"]
+    assert _titles(["a/faces-2", "b/faces", "c/faces"]) == ["faces-2", "faces", "faces-3"]
 
 
 def test_sources_merge_with_their_names_in_row_ids_and_subjects(tmp_path):

@@ -70,6 +70,43 @@ def test_labels_as_text_stream_too_and_rows_without_one_are_passed_by(tmp_path):
     assert [row["label"] for row in rows] == whole.splits["train"]["label"][:]
 
 
+def test_a_stream_does_not_guess_what_numbers_mean_or_part_rows_into_splits(tmp_path):
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(7)], "label": list(range(1, 8))}
+    datasets.Dataset.from_dict(
+        columns, features=datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+    ).to_parquet(tmp_path / "numbers" / "train.parquet")
+    with pytest.raises(ValueError, match=r"column label are numbers.*give numbering as .*raf-db"):
+        load_source(tmp_path / "numbers", streaming=True)
+    whole = load_source(tmp_path / "numbers")["train"]
+    rows = list(load_source(tmp_path / "numbers", streaming=True, numbering="raf-db")["train"])
+    assert [row["label"] for row in rows] == whole["label"][:]
+    columns = {"image": columns["image"], "label": ["happy"] * 7, "Usage": ["Training"] * 4 + ["PrivateTest"] * 3}
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("string"), Usage=datasets.Value("string"))
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "usage" / "train.parquet")
+    assert {name: len(split) for name, split in load_source(tmp_path / "usage").items()} == {"train": 4, "test": 3}
+    with pytest.raises(ValueError, match="the column Usage says of each row which split it belongs to"):
+        load_source(tmp_path / "usage", streaming=True)
+
+
+def test_numbers_name_rows_and_subjects_too(tmp_path):
+    columns = {
+        "image": [{"bytes": png(i), "path": None} for i in range(3)],
+        "label": ["happy"] * 3,
+        "subject": [7, 0, None],
+        "row_id": [10, 0, None],
+    }
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.Value("string"),
+        subject=datasets.Value("int64"),
+        row_id=datasets.Value("int64"),
+    )
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    split = load_source(tmp_path / "data")["train"]
+    assert split["subject"][:] == ["7", "0", None]
+    assert split["row_id"][:] == ["10", "0", "train/000002"]
+
+
 def test_what_load_source_gives_can_be_saved_and_read_again(table, tmp_path):
     first = load_source(table, max_skipped_share=0.2)
     for name, split in first.items():

@@ -1,9 +1,12 @@
 """Long work, archives, batches, comparisons, live streams and contributions of the demo, without a browser."""
 
+import asyncio
 import base64
+import gc
 import io
 import threading
 import time
+import weakref
 import zipfile
 
 import pytest
@@ -13,16 +16,19 @@ from fer_hf.contributions import ContributionStore
 from fer_hf.demo import archives, webcam
 from fer_hf.demo.archives import count_files, unpack
 from fer_hf.demo.batch import batch_records, show_batch
-from fer_hf.demo.compare import average, comparison_records
-from fer_hf.demo.contribute import FACE_PX, audit_zip, give_face, take_zip
-from fer_hf.demo.jobs import Jobs, Progress
-from fer_hf.demo.limits import Refused
+from fer_hf.demo.calls import answer_of
+from fer_hf.demo.compare import Opinion, comparison_records, mean_of
+from fer_hf.demo.contribute import FACE_PX, audit_zip, give_face, take_back, take_zip
+from fer_hf.demo.desk import Desk
+from fer_hf.demo.jobs import Cancelled, Jobs, Progress
+from fer_hf.demo.limits import Line, Refused
+from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import Upload
 from fer_hf.demo.webcam import Streams
 from fer_hf.hub import ModelError
 from fer_hf.image_io import ImageError
 from fer_hf.labels import FER7
-from tests.demo_fake import fake_shelf
+from tests.demo_fake import FakeRecognizer, fake_shelf
 
 
 def encode(size=(512, 512), colour=(200, 120, 40), kind="PNG"):
@@ -158,9 +164,97 @@ def test_comparison_asks_every_model_and_means_them(shelf):
         comparison_records(shelf, Upload("none.png", encode((100, 90))))
 
 
-def test_mean_of_models_with_other_classes_is_over_those_they_share():
-    mean = average([{"happy": 0.5, "sad": 0.25, "contempt": 0.25}, {"sad": 0.5, "happy": 0.5}])
-    assert mean == pytest.approx({"happy": 4 / 7, "sad": 3 / 7})
+def opinion(name, **scores):
+    return Opinion(name, scores, None, None, None, 1.0, None, None)
+
+
+def test_a_model_that_lacks_a_class_does_not_count_against_it():
+    two = [opinion("a", happy=0.2, sad=0.1, neutral=0.7), opinion("b", neutral=0.5, happy=0.1, sad=0.4)]
+    mean = mean_of([*two, opinion("without", happy=0.1, sad=0.9)], ("happy", "sad", "neutral"))
+    assert mean.scores == pytest.approx({"happy": 0.15, "sad": 0.25, "neutral": 0.6})
+    assert (mean.of, mean.without) == (("a", "b"), ("without",))
+    assert mean_of(two[:1], ("happy", "sad", "neutral")) is None
+
+
+def test_a_model_that_loads_keeps_nobody_waiting_who_needs_none():
+    gate, line = threading.Event(), Line(running=1, waiting=3, seconds=10)
+
+    def load(name):
+        gate.wait(10)
+        return Desk(FakeRecognizer(), name)
+
+    shelf = Shelf(Desk(FakeRecognizer(), "first"), {}, load)
+
+    async def visit():
+        loading = [
+            asyncio.create_task(answer_of(shelf, line, f"user/{n}", lambda desk: desk.model_name)) for n in "abc"
+        ]
+        await asyncio.sleep(0.05)
+        quick = await answer_of(shelf, line, "", lambda desk: desk.model_name)
+        assert not any(task.done() for task in loading)
+        gate.set()
+        return [quick, *await asyncio.gather(*loading)]
+
+    assert asyncio.run(visit()) == ["first", "user/a", "user/b", "user/c"]
+
+
+@pytest.mark.parametrize("stopped", ["while it is stored", "before it is fetched"])
+def test_what_nobody_fetches_the_id_of_is_taken_back(shelf, store, stopped, monkeypatch):
+    jobs, storing, stop = Jobs(), threading.Event(), threading.Event()
+    add, taken_back = store.add, threading.Event()
+
+    def slow_add(offers, *, consent):
+        storing.set()
+        stop.wait(10)
+        return add(offers, consent=consent)
+
+    def undo(given):
+        assert len(list(store.entries())) == 1
+        take_back(store, given["receipt"])
+        taken_back.set()
+
+    monkeypatch.setattr(store, "add", slow_add)
+    zipped = pack({"happy/1.png": encode((512, 384))})
+    job = jobs.start(lambda p: take_zip(shelf.first, store, [zipped], p, keep=True, consent=True), undo)
+    assert storing.wait(10)
+    if stopped == "before it is fetched":
+        stop.set()
+        while not jobs._jobs[job].future.done():
+            time.sleep(0.01)
+    jobs.cancel(job)
+    stop.set()
+    assert taken_back.wait(10)
+    assert list(store.entries()) == []
+
+
+def test_a_zip_that_is_stopped_before_it_is_stored_is_not_stored(shelf, store):
+    progress = Progress()
+    zipped = pack({"happy/1.png": encode((512, 384))})
+    looked = store.holds
+
+    def stop_while_looking(picture):
+        progress.called_off = True
+        return looked(picture)
+
+    store.holds = stop_while_looking
+    with pytest.raises(Cancelled):
+        take_zip(shelf.first, store, [zipped], progress, keep=True, consent=True)
+    assert list(store.entries()) == []
+
+
+def test_uploads_of_stopped_jobs_are_let_go():
+    class Held:
+        pass
+
+    jobs, gate = Jobs(running=1, waiting=8), threading.Event()
+    jobs.start(lambda progress: {"done": gate.wait(10)})
+    upload = Held()
+    seen = weakref.ref(upload)
+    jobs.cancel(jobs.start(lambda progress, upload=upload: {"it": upload}))
+    del upload
+    gc.collect()
+    assert seen() is None
+    gate.set()
 
 
 def test_shelf_takes_embedded_names_and_hub_ids_and_nothing_on_the_disk(shelf, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """What the public may ask of the server: body size, the line, and traces on the disk."""
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 
 import gradio as gr
 import pytest
@@ -87,6 +89,29 @@ def test_work_that_takes_too_long_is_given_up_with_a_sentence_and_frees_the_line
             threading.Event().wait(0.02)
     else:
         pytest.fail("the place in line was not given back")
+
+
+def test_what_was_sent_with_a_request_that_was_given_up_is_let_go():
+    class Upload:
+        pass
+
+    line, gate = Line(running=1, waiting=3, seconds=0.05), threading.Event()
+    upload = Upload()
+    seen = weakref.ref(upload)
+
+    async def visit(upload):
+        busy = asyncio.create_task(line.run(gate.wait, 10))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Refused, match="longer than"):
+            await line.run(lambda given: given, upload)
+        with pytest.raises(Refused):
+            await busy
+
+    asyncio.run(visit(upload))
+    del upload
+    gc.collect()
+    assert seen() is None
+    gate.set()
 
 
 def test_errors_of_the_work_reach_the_caller():

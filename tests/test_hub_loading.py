@@ -84,6 +84,12 @@ def test_a_repository_loads_the_same_and_from_the_cache_without_the_hub(repo, po
     assert load_model(f"{REPO}@{commit}").source == f"{REPO}@{commit}"
 
 
+def test_what_is_too_large_is_refused_before_it_is_fetched(repo):
+    assert "and at most 0.00 GB are taken here" in sentence(REPO, max_bytes=1000)
+    assert not repo.asked(r"safetensors$")
+    assert load_model(REPO, max_bytes=10**9).source == REPO
+
+
 def test_a_revision_is_pinned(repo, portable, folder):
     first = HfApi().model_info(REPO).sha
     edit(folder / "config.json", temperature=2.0)

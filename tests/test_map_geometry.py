@@ -1,10 +1,12 @@
 """Cells of feature maps lie where the layers put them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from fer_hf.map_geometry import CellGrid, cell_grids, place, stretched
+from fer_hf.map_geometry import CellGrid, cell_grids, map_grids, place, stretched
 
 
 class SideBySide(nn.Module):
@@ -33,6 +35,28 @@ def test_grids_follow_kernel_stride_and_padding(layers, cells, grid):
     network = nn.Sequential(*layers)
     assert cell_grids(network, torch.zeros(1, 1, 48, 48))[cells] == grid
     assert not any(module._forward_hooks for module in network.modules())
+
+
+class Pair(nn.Module):
+    """Two members of unlike geometry, the second smaller than the whole, with the map of Grad-CAM in the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.members = nn.ModuleList([nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1)), nn.Sequential(nn.MaxPool2d(2))])
+        for member, size in zip(self.members, (48, 24), strict=True):
+            member.config = SimpleNamespace(image_size=size)
+        self.cam_layer = self.members[1][0]
+
+    def forward(self, x):
+        return self.members[0](x), self.members[1](nn.functional.avg_pool2d(x, 2))
+
+
+def test_maps_of_an_ensemble_lie_where_their_own_member_put_them():
+    grid_of = map_grids(Pair(), torch.zeros(1, 1, 48, 48))
+    assert grid_of("member1.spatial", 24) == CellGrid(0, 2)
+    assert grid_of("member2.spatial", 12) == stretched(12, 48)
+    assert grid_of("grad_cam", 12) == stretched(12, 48)
+    assert grid_of("grad_cam", 24) == stretched(24, 48)  # the second member's own pixels
 
 
 def test_a_stretched_map_is_the_usual_bilinear_enlargement():

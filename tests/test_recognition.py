@@ -146,6 +146,11 @@ def test_a_generator_is_read_batch_by_batch(fer):
     assert read == [0, 1]
 
 
+def test_workers_answer_each_photo_of_a_generator_once(fer):
+    expected = [fer(photo) for photo in PHOTOS]
+    near(list(fer((photo for photo in PHOTOS), batch_size=1, num_workers=2)), expected)
+
+
 def test_everything_that_image_io_reads_is_taken(fer, tmp_path):
     photo = PHOTOS[0]
     photo.save(tmp_path / "photo.png")
@@ -178,6 +183,7 @@ def test_options_of_the_pipeline(fer, model_path):
     always = pipeline(model=model_path, detector=FakeDetector(), device="cpu", tta=True, top_k=1, batch_size=2)
     ((kept,),) = always([PHOTOS[2]])
     assert kept["scores"] == pytest.approx({mirrored["label"]: mirrored["score"]}, abs=1e-6)
+    assert always(PHOTOS[2], top_k=None)[0]["scores"] == pytest.approx(mirrored["scores"], abs=1e-6)
     with pytest.raises(ValueError, match="'detect', 'crop'"):
         fer(PHOTOS[2], faces="find")
     with pytest.raises(ValueError, match="top_k must be at least 1"):
@@ -376,6 +382,6 @@ def test_maps_lie_where_strided_convolutions_put_their_cells(astronaut):
         ResNetSwishForImageClassification(config).eval(), FerImageProcessor(size=48)
     )
     # Cells of a stride of 4 sit on pixels 0, 4, 8, …: stretching would centre the first between pixels 1 and 2.
-    assert recognizer._map_grids[12] == CellGrid(0.0, 4.0)
+    assert recognizer._grid_of("grad_cam", 12) == CellGrid(0.0, 4.0)
     (maps,) = recognizer.attend([astronaut.crop((177, 59, 273, 155)).resize((48, 48))])
     assert maps["grad_cam"].shape == (48, 48)

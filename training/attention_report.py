@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import region_figure, save_figure
-from fer_hf.map_geometry import cell_grids, place, stretched
+from fer_hf.map_geometry import map_grids, place
 from training.attention_regions import (
     deletion_insertion,
     random_maps,
@@ -45,10 +45,9 @@ def measure_rows(loaded: Loaded, split: ArraySplit, seed: int) -> dict[str, dict
         pixels = loaded.processor.normalize_uint8(images.to(loaded.model.device))
         maps = saliency_maps(loaded.model, pixels)
         maps["random"] = random_maps(len(pixels), maps["Grad-CAM"].shape[-1], seed + number).to(pixels.device)
-        grids = cell_grids(loaded.model, pixels[:1])
+        grid_of = map_grids(loaded.model, pixels[:1])
         for name, coarse in maps.items():
-            cells = coarse.shape[-1]
-            fine = place(coarse, grids.get(cells) or stretched(cells, size_px), size_px)
+            fine = place(coarse, grid_of(name, coarse.shape[-1]), size_px)
             deletion, insertion = deletion_insertion(loaded.model, pixels, fine)
             figures = region_shares(fine, masks) | {"deletion": deletion, "insertion": insertion}
             parts.setdefault(name, []).append(figures)

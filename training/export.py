@@ -126,6 +126,8 @@ def metadata(loaded: Loaded) -> dict[str, object]:
         "num_channels": processor.num_channels,
         "face_template": processor.face_template,
         "face_margin": processor.face_margin,
+        "conformal_threshold": loaded.model.config.conformal_threshold,
+        "conformal_coverage": loaded.model.config.conformal_coverage,
         "weights_sha256": loaded.weights_sha256,
         "temperature": loaded.model.config.temperature,
     }

@@ -86,7 +86,10 @@ def warn_of_other_reading(folder: Path, options: SourceOptions) -> None:
         if key in learned and learned[key] != getattr(options, key)
     }
     if other:
-        pairs = " ".join(shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}") for key, value in other.items())
+        pairs = " ".join(
+            shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+            for key, value in other.items()
+        )
         print(
             f"{folder.name} learned from data read with {pairs}; for the same data, add --source {pairs}",
             file=sys.stderr,

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,11 +18,19 @@ from PIL import Image
 from .entries import Offer, check_offers, key_of, new_receipt, now, picture_name, png_bytes, prepare, to_parquet
 from .log import append_lines, fsync_folder, read_lines
 
+_STAGED = ".fer-staged-"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file's name is one that ``picture_name`` gives."""
+    return re.fullmatch(r"[0-9a-f]{32}\.png", path.name) is not None
+
 
 class ContributionStore:
     """The store in a folder, safe for several threads and processes; entries are given back in order of arrival.
 
-    ``repo_id`` is the data set on the Hub that a ``Pusher`` sends them to, if there is one.
+    ``repo_id`` is the data set on the Hub that a ``Pusher`` sends them to, if there is one. Raises ValueError where
+    the folder has pictures of a store and no ``entries.jsonl``, which alone says whose they are.
     """
 
     def __init__(self, folder: str | Path, labels: Sequence[str], repo_id: str | None = None) -> None:
@@ -30,6 +39,14 @@ class ContributionStore:
         self._pictures = self.folder / "pictures"
         self._pictures.mkdir(parents=True, exist_ok=True)
         with self._locked():
+            if not self._log.is_file():
+                if any(map(_is_ours, self._pictures.iterdir())):
+                    raise ValueError(
+                        f"{self._pictures} holds contributed pictures, and {self._log} is missing, without which "
+                        "all of them would count as withdrawn: put it back, or give the store another folder"
+                    )
+                self._log.touch()
+                fsync_folder(self.folder)
             self._sweep()
 
     def add(self, offers: Sequence[Offer], *, consent: bool) -> str:
@@ -113,7 +130,7 @@ class ContributionStore:
         clean = prepare(picture)
         path = self._pictures / picture_name(clean)
         if not path.is_file():
-            descriptor, staged = tempfile.mkstemp(prefix=".", dir=self._pictures)
+            descriptor, staged = tempfile.mkstemp(prefix=_STAGED, dir=self._pictures)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(png_bytes(clean))
@@ -127,10 +144,13 @@ class ContributionStore:
         return path.name
 
     def _sweep(self) -> None:
-        """Delete pictures that no entry names: withdrawn ones, and what a killed process had not acknowledged."""
+        """Delete the store's pictures that no entry names: withdrawn ones, and what a killed process left.
+
+        Other files are not the store's, and stay.
+        """
         named = {entry["picture"] for entry in self.entries()}
         for path in self._pictures.iterdir():
-            if path.name not in named:
+            if path.name not in named and (_is_ours(path) or path.name.startswith(_STAGED)):
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -89,10 +89,15 @@ def _places(root: Path, pictures: list[Path], options: "SourceOptions") -> dict[
 def _place(parts: tuple[str, ...], options: "SourceOptions") -> tuple[str, str | None]:
     split = next((name for name in map(split_name, parts) if name), None)
     candidates = [part for part in reversed(parts) if not split_name(part)]
-    for is_class in (lambda part: _is_known(part, options), str.isdecimal):  # a number may also be a subject's
-        for part in candidates:
-            if is_class(part):
-                return part, split
+    known = [part for part in candidates if _is_known(part, options)]
+    if len({known_label(part, options.remap) for part in known}) > 1:
+        raise ValueError(
+            f"{'/'.join(parts)} lies in folders of several expressions, {' and '.join(reversed(known))}: rename those "
+            "that mean something else, such as a person"
+        )
+    for classes in (known, filter(str.isdecimal, candidates)):  # a number may also be a subject's
+        for part in classes:
+            return part, split
     return (candidates[0] if candidates else ""), split
 
 

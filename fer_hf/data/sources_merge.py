@@ -32,8 +32,8 @@ def _titles(names: Sequence[str | Path]) -> list[str]:
     titles: list[str] = []
     for name in names:
         base = Path(name).name
-        taken = sum(title == base or title.startswith(f"{base}-") for title in titles)
-        titles.append(f"{base}-{taken + 1}" if taken else base)
+        tried = (base, *(f"{base}-{number}" for number in range(2, len(names) + 2)))
+        titles.append(next(title for title in tried if title not in titles))
     return titles
 
 

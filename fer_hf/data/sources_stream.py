@@ -19,6 +19,11 @@ _ROWS_AT_A_TIME = 64
 def stream_tables(tables: Tables, options: "SourceOptions") -> datasets.IterableDatasetDict:
     """A stream a split in the one schema; rows that cannot be read are logged and passed by."""
     reader, _ = table_reader(tables, options)
+    if "split" in reader.columns:
+        raise ValueError(
+            f"the column {reader.columns['split']} says of each row which split it belongs to, which a stream of one "
+            "split cannot follow: read it without streaming"
+        )
     features = features_of(
         options.classes, reader.votes is not None or "votes" in reader.columns, "subject" in reader.columns
     )

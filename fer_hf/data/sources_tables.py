@@ -85,13 +85,14 @@ class TableReader:
         """One example, its picture not decoded, as a row."""
         values = {key: example[column] for key, column in self.columns.items()}
         split = split_name(str(values.get("split", table_name))) or table_name
-        row_id = values.get("row_id") or table_row_id(split, index)
+        row_id, subject = (None if values.get(key) is None else str(values[key]) for key in ("row_id", "subject"))
+        row_id = row_id or table_row_id(split, index)
         votes = votes_of(self.votes, split, index) or values.get("votes")
         try:
             picture, label = picture_of(values["image"]), self._label(values["label"])
         except (ValueError, OSError) as fault:
             return SkippedRow(row_id, str(fault))
-        return Row(row_id, picture, label, split, values.get("subject"), votes)
+        return Row(row_id, picture, label, split, subject, votes)
 
     def _label(self, value: int | str | None) -> str:
         if value is None or (self.class_names and value == -1):  # the Hub's sign for a test row without label
@@ -160,10 +161,24 @@ def undecoded(table: datasets.Dataset | datasets.IterableDataset, reader: TableR
 
 
 def _written_labels(tables: Tables, column: str, options: "SourceOptions") -> Iterable[str]:
-    """Every label of whole tables; of a stream, which would have to be read for it, all that could come."""
+    """Every label of whole tables; of a stream, which would have to be read for it, all that could come.
+
+    Raises ValueError where a stream's labels are numbers and nobody says whose.
+    """
     if options.streaming:
-        return [str(number) for number in NUMBERINGS["fer2013" if options.numbering == "auto" else options.numbering]]
+        if options.numbering != "auto":
+            return [str(number) for number in NUMBERINGS[options.numbering]]
+        if _is_number(next(iter(tables.values())).features[column]):
+            raise ValueError(
+                f"the labels in the column {column} are numbers, and which numbering fits them all is not known "
+                f"before a stream has been read: give numbering as {', '.join(NUMBERINGS)}, or read it whole"
+            )
+        return []
     return {str(value) for table in tables.values() for value in table.unique(column) if value is not None}
+
+
+def _is_number(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint", "float"))
 
 
 def picture_of(value: Any) -> bytes | np.ndarray:

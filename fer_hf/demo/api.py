@@ -1,12 +1,13 @@
 """The endpoints for programs: /predict, /compare and /batch, with files or data: URLs in and plain data out."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import gradio as gr
 
 from fer_hf.demo.batch import batch_records
 from fer_hf.demo.calls import REFUSALS
 from fer_hf.demo.compare import comparison_records
+from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import FilesInput, PhotoInput
@@ -19,7 +20,8 @@ PREDICT = (
 )
 COMPARE = (
     "The largest face of one photo through every embedded model. Returns an object with file, models (a list, each "
-    "with model, label, scores, elapsed_ms, parameters, file_bytes) and ensemble (label, scores: their mean; or null)."
+    "with model, label, scores, elapsed_ms, parameters, file_bytes) and ensemble (label, scores: the mean of the "
+    "models named in of, which have the same classes; or null)."
 )
 BATCH = (
     "Many photos, or zips of photos. Returns a list of what /predict returns, one a photo; one that cannot be read has "
@@ -32,15 +34,15 @@ def build_api(shelf: Shelf, line: Line, batch_line: Line) -> None:
 
     async def predict(photo, model="") -> dict:
         _require(photo)
-        return await _run(line, lambda: shelf.desk(model).record(photo))
+        return await _run(line, lambda desk: desk.record(photo), shelf.ready(model))
 
     async def compare(photo) -> dict:
         _require(photo)
-        return await _run(line, lambda: comparison_records(shelf, photo))
+        return await _run(line, lambda _: comparison_records(shelf, photo), shelf.ready())
 
     async def batch(files, model="") -> list:
         _require(files)
-        return await _run(batch_line, lambda: batch_records(shelf.desk(model), files))
+        return await _run(batch_line, lambda desk: batch_records(desk, files), shelf.ready(model))
 
     with gr.Row(visible=False):
         photo = PhotoInput(max_bytes=DEFAULT_LIMITS.max_bytes, label="photo")
@@ -60,8 +62,8 @@ def _require(given: object) -> None:
         raise gr.Error("No picture came with the request; send a file or a data: URL.", print_exception=False)
 
 
-async def _run(line: Line, work: Callable) -> dict | list:
+async def _run(line: Line, work: Callable[[Desk], dict | list], ready: Awaitable[Desk]) -> dict | list:
     try:
-        return await line.run(work)
+        return await line.run(work, await ready)
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from None

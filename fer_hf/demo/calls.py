@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from gradio.data_classes import DataWithFiles
 
+from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line, Refused
+from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import Upload, safe_name
 from fer_hf.hub import ModelError
 from fer_hf.image_io import ImageError
@@ -25,6 +27,14 @@ def files_of(form: DataWithFiles) -> list[Upload]:
 def first_file(form: DataWithFiles) -> Upload:
     """The first file of a multipart call. Raises Refused where there is none."""
     return files_of(form)[0]
+
+
+async def answer_of(shelf: Shelf, line: Line, model: str, work: Callable[[Desk], dict]) -> dict:
+    """The result of work that needs the desk of a model, which may have to be loaded first; else as ``answer``."""
+    try:
+        return await line.run(work, await shelf.ready(model))
+    except REFUSALS as error:
+        return {"error": str(error)}
 
 
 async def answer(line: Line, work: Callable[[], dict], undo: Callable[[dict], object] | None = None) -> dict:

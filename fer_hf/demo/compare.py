@@ -52,11 +52,21 @@ def build_compare_tab(shelf: Shelf, line: Line) -> gr.HTML:
     return tab_component("compare", _page_html(shelf), "fer.compareTab(element, server)", [compare])
 
 
-def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], dict[str, float] | None]:
-    """The photo, every embedded model's opinion on its largest face, and the mean over the classes all share.
+@dataclass(frozen=True)
+class Mean:
+    """The mean probability of each class, and who counts into it or does not."""
 
-    Ensembles are means already and do not count into it; it is None for fewer than two other models. Raises Refused
-    where the photo has no face.
+    scores: dict[str, float]
+    of: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], Mean | None]:
+    """The photo, every embedded model's opinion on its largest face, and the mean of those that answer alike.
+
+    Ensembles are means already and do not count into it, nor do models that lack a class of the first one: what they
+    cannot say would count against it. It is None for fewer than two others. Raises Refused where the photo has no
+    face.
     """
     photo = read_image(upload.data).image
     faces = shelf.first.recognizer.find_faces(photo).faces
@@ -64,16 +74,17 @@ def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], d
         raise Refused(summarise([], photo.size))
     desks = shelf.embedded()
     opinions = [_ask(desk, desk.recognizer.align(photo, faces[0])) for desk in desks]
-    single = [one.scores for desk, one in zip(desks, opinions, strict=True) if desk.kind() != ENSEMBLE]
-    return photo, opinions, average(single) if len(single) > 1 else None
+    single = [one for desk, one in zip(desks, opinions, strict=True) if desk.kind() != ENSEMBLE]
+    return photo, opinions, mean_of(single, shelf.first.recognizer.labels)
 
 
-def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean probability of each class that all know, rescaled to sum to 1."""
-    shared = [name for name in scores[0] if all(name in one for one in scores)]
-    means = {name: float(np.mean([one[name] for one in scores])) for name in shared}
-    total = sum(means.values())
-    return {name: mean / total for name, mean in means.items()}
+def mean_of(opinions: Sequence[Opinion], classes: Sequence[str]) -> Mean | None:
+    """The mean over the opinions that have just these classes; None for fewer than two of them."""
+    alike = [one for one in opinions if set(one.scores) == set(classes)]
+    if len(alike) < 2:
+        return None
+    scores = {name: float(np.mean([one.scores[name] for one in alike])) for name in classes}
+    return Mean(scores, tuple(one.name for one in alike), tuple(one.name for one in opinions if one not in alike))
 
 
 def _ask(desk: Desk, aligned: AlignedFace) -> Opinion:
@@ -112,7 +123,7 @@ def comparison_records(shelf: Shelf, upload: Upload) -> dict:
         }
         for one in opinions
     ]
-    ensemble = None if mean is None else {"label": max(mean, key=mean.get), "scores": mean}
+    ensemble = mean and {"label": max(mean.scores, key=mean.scores.get), "scores": mean.scores, "of": list(mean.of)}
     return {"file": upload.name, "models": models, "ensemble": ensemble}
 
 
@@ -121,7 +132,10 @@ def show_comparison(shelf: Shelf, upload: Upload) -> str:
     _, opinions, mean = ask_all(shelf, upload)
     cards = [_card(one.name, one.scores, _facts(one), _pictures(one), one.answer_threshold) for one in opinions]
     if mean is not None:
-        cards.insert(0, _card("Mean of all", mean, "equal weights; ensembles do not count twice", ""))
+        facts = f"of {len(mean.of)} models, equal weights; ensembles do not count twice"
+        if mean.without:
+            facts += f"; without {escape(', '.join(mean.without))}, which has other classes"
+        cards.insert(0, _card("Mean", mean.scores, facts, ""))
     agreed = len({max(one.scores, key=one.scores.get) for one in opinions}) == 1
     verdict = "" if len(opinions) < 2 else "They agree." if agreed else "They do not agree."
     noun = "model" if len(opinions) == 1 else "models"
@@ -162,7 +176,7 @@ def _page_html(shelf: Shelf) -> str:
     text = (
         "Every model of this project side by side appears here: what each perceives, where it looked, how "
         "large it is and "
-        "how long it took; and the mean of them all."
+        "how long it took; and their mean."
     )
     limit = DEFAULT_LIMITS.max_bytes
     return frame(NOTICE + drop + STATUS, placeholder(text), answer_label="Comparison", max_bytes=limit)

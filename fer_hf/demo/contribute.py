@@ -59,7 +59,11 @@ def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Store) -> 
         count_files(uploads)
         return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=_agreed(form))
 
-    calls = [find, give, withdraw, *job_calls(jobs, prepare)]
+    def undo(given: dict) -> None:
+        if "receipt" in given:
+            take_back(store, given["receipt"])
+
+    calls = [find, give, withdraw, *job_calls(jobs, prepare, undo)]
     return tab_component("contribute", _page_html(store), "fer.contributeTab(element, server)", calls)
 
 
@@ -197,6 +201,7 @@ def take_zip(
     if keep:
         if not audit.offers:
             raise Refused("No photo of this zip can be taken; nothing was stored.")
+        progress.step(progress.total, progress.total)
         return {"receipt": _store(store, audit.offers), "html": ""}
     return {"html": _audit_html(audit), "takeable": len(audit.offers)}
 

@@ -8,12 +8,17 @@ from fer_hf.demo.calls import REFUSALS
 from fer_hf.demo.jobs import Jobs, Work
 
 
-def job_calls(jobs: Jobs, prepare: Callable[[DataWithFiles], Work]) -> list[Callable]:
-    """``start(form)``, ``look(id)`` and ``cancel(id)`` for an HTML component; ``prepare`` checks the form."""
+def job_calls(
+    jobs: Jobs, prepare: Callable[[DataWithFiles], Work], undo: Callable[[dict], object] | None = None
+) -> list[Callable]:
+    """``start(form)``, ``look(id)`` and ``cancel(id)`` for an HTML component; ``prepare`` checks the form.
+
+    ``undo`` is as in ``Jobs.start``.
+    """
 
     def start(form) -> dict:
         try:
-            return {"job": jobs.start(prepare(form))}
+            return {"job": jobs.start(prepare(form), undo)}
         except REFUSALS as error:
             return {"error": str(error)}
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fer_hf.demo.calls import REFUSALS
-from fer_hf.demo.limits import Refused
+from fer_hf.demo.limits import Held, Refused
 
 
 class Cancelled(Exception):
@@ -44,16 +44,21 @@ class Jobs:
         self.capacity, self.forget_after_s = running + waiting, forget_after_s
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-job")
         self._lock = threading.Lock()
-        self._jobs: dict[str, tuple[Progress, Future]] = {}
+        self._jobs: dict[str, _Job] = {}
 
-    def start(self, work: Work) -> str:
-        """The id of the work, which waits for its turn. Raises Refused when too much waits already."""
+    def start(self, work: Work, undo: Callable[[dict], object] | None = None) -> str:
+        """The id of the work, which waits for its turn. Raises Refused when too much waits already.
+
+        ``undo`` is called, by a worker, with a result that nobody fetched before the job was called off.
+        """
         self._forget()
         with self._lock:
             if len(self._jobs) >= self.capacity:
                 raise Refused("Many people are using this right now. Busy, please try again in a moment.")
-            progress, job = Progress(), uuid.uuid4().hex
-            self._jobs[job] = (progress, self._workers.submit(_run, work, progress))
+            progress, held, job = Progress(), Held(work), uuid.uuid4().hex
+            future = self._workers.submit(_run, held, progress)
+            future.add_done_callback(held.drop)
+            self._jobs[job] = _Job(progress, future, undo)
         return job
 
     def look(self, job: str) -> dict:
@@ -62,25 +67,38 @@ class Jobs:
         with self._lock:
             if job not in self._jobs:
                 raise Refused("This was stopped or has been fetched already; please start it again.")
-            progress, future = self._jobs[job]
-            progress.wanted_at = time.monotonic()
-            if not future.done():
-                return {"done": progress.done, "total": progress.total}
+            found = self._jobs[job]
+            found.progress.wanted_at = time.monotonic()
+            if not found.future.done():
+                return {"done": found.progress.done, "total": found.progress.total}
             del self._jobs[job]
-        return future.result()
+        return found.future.result()
 
     def cancel(self, job: str) -> None:
         """Call a job off and forget it; nothing happens where it is unknown."""
         with self._lock:
-            progress, future = self._jobs.pop(job, (None, None))
-        if progress is not None:
-            progress.called_off = True
-            future.cancel()
+            found = self._jobs.pop(job, None)
+        if found is not None:
+            found.progress.called_off = True
+            if not found.future.cancel() and found.undo is not None:
+                found.future.add_done_callback(lambda late: self._workers.submit(_undo, found.undo, late))
 
     def _forget(self) -> None:
         limit = time.monotonic() - self.forget_after_s
-        for job in [job for job, (progress, _) in list(self._jobs.items()) if progress.wanted_at < limit]:
+        for job in [job for job, found in list(self._jobs.items()) if found.progress.wanted_at < limit]:
             self.cancel(job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    progress: Progress
+    future: Future
+    undo: Callable[[dict], object] | None
+
+
+def _undo(undo: Callable[[dict], object], late: Future) -> None:
+    if late.exception() is None:
+        undo(late.result())
 
 
 def _run(work: Work, progress: Progress) -> dict:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import shutil
 import tempfile
 import threading
@@ -83,15 +84,39 @@ class _BodyTooLong(Exception):
     pass
 
 
+class Held:
+    """Work that an executor keeps until its turn, and lets go of once it has begun or was cancelled.
+
+    An executor keeps a cancelled item until a worker is free for it, with all that the item refers to.
+    """
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work: Callable[..., Any] | None = work
+
+    def __call__(self, *args: Any) -> Any:
+        work, self._work = self._work, None
+        return work(*args)
+
+    def drop(self, _: Future) -> None:
+        """To be called when the future is done."""
+        self._work = None
+
+
 class Line:
     """A bounded line in front of a few workers: work starts in order of arrival, and who finds it full is refused.
 
     ``running`` pieces of work go on at a time and at most ``waiting`` more are kept; ``seconds`` is the longest a
-    visitor waits for an answer, in line and at work together.
+    visitor waits for an answer, in line and at work together, and is then given ``advice``.
     """
 
-    def __init__(self, running: int = WORKERS, waiting: int = 100, seconds: float = 30.0) -> None:
-        self.capacity, self.seconds = running + waiting, seconds
+    def __init__(
+        self,
+        running: int = WORKERS,
+        waiting: int = 100,
+        seconds: float = 30.0,
+        advice: str = "and was stopped; try a smaller picture, or again later",
+    ) -> None:
+        self.capacity, self.seconds, self.advice = running + waiting, seconds, advice
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-work")
         self._lock = threading.Lock()
         self._open = 0
@@ -102,7 +127,9 @@ class Line:
                 raise Refused("Many people are using this right now. Busy, please try again in a moment.")
             self._open += 1
         # The context carries Gradio's request along, which ZeroGPU's scheduler reads.
-        future = self._workers.submit(contextvars.copy_context().run, work, *args)
+        held = Held(functools.partial(contextvars.copy_context().run, work, *args))
+        future = self._workers.submit(held)
+        future.add_done_callback(held.drop)
         future.add_done_callback(self._leave)
         return future
 
@@ -136,9 +163,7 @@ class Line:
             raise Refused(self._too_slow()) from None
 
     def _too_slow(self) -> str:
-        return (
-            f"This took longer than {self.seconds:.0f} seconds and was stopped; try a smaller picture, or again later."
-        )
+        return f"This took longer than {self.seconds:.0f} seconds {self.advice}."
 
 
 class ScratchFolder:

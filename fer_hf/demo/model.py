@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from fer_hf.demo.calls import answer
+from fer_hf.demo.calls import answer_of
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line
 from fer_hf.demo.markup import data_url
@@ -22,11 +22,10 @@ def build_model_tab(shelf: Shelf, line: Line) -> gr.HTML:
     """The tab's one component."""
 
     async def load(name) -> dict:
-        def work() -> dict:
-            desk = shelf.desk(str(name).strip())
+        def show(desk: Desk) -> dict:
             return {"html": show_model(desk), "model": desk.model_name}
 
-        return await answer(line, work)
+        return await answer_of(shelf, line, str(name).strip(), show)
 
     return tab_component("model", _page_html(shelf), "fer.modelTab(element, server)", [load])
 
@@ -34,7 +33,7 @@ def build_model_tab(shelf: Shelf, line: Line) -> gr.HTML:
 def show_model(desk: Desk) -> str:
     """What is loaded: name, place, size, classes, headline figures, card and figures of an embedded one."""
     facts = {
-        "From": "this server (embedded)" if desk.folder else f"the Hub, pinned to {desk.model_name.partition('@')[2]}",
+        "From": _place_of(desk),
         "Kind": desk.kind(),
         "Parameters": "unknown" if desk.count_parameters() is None else f"{desk.count_parameters():,}",
         "Classes": ", ".join(desk.recognizer.labels),
@@ -47,6 +46,13 @@ def show_model(desk: Desk) -> str:
         f'<section class="fer-result"><h2>{escape(desk.model_name)}</h2>'
         f'<table class="fer-table"><tbody>{rows}</tbody></table>{card}</section>'
     )
+
+
+def _place_of(desk: Desk) -> str:
+    if desk.folder:
+        return "this server (embedded)"
+    revision = desk.model_name.partition("@")[2]
+    return f"the Hub, pinned to {revision}" if revision else "the Hub, at its newest revision when the server started"
 
 
 def _card_html(folder: Path) -> str:

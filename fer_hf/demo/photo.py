@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.calls import answer_of, first_file
 from fer_hf.demo.limits import MEGABYTE, Line
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.tabs import NOTICE, STATUS, drop_zone, frame, tab_component
@@ -20,11 +20,11 @@ def build_photo_tab(shelf: Shelf, line: Line) -> gr.HTML:
 
     async def analyse(form) -> dict:
         model = str(form.data.get("model", ""))
-        return await answer(line, lambda: {"html": shelf.desk(model).show(first_file(form))})
+        return await answer_of(shelf, line, model, lambda desk: {"html": desk.show(first_file(form))})
 
     async def attend(form) -> dict:
         model, target = str(form.data.get("model", "")), str(form.data.get("target", ""))
-        return await answer(line, lambda: {"maps": shelf.desk(model).attend(first_file(form), target)})
+        return await answer_of(shelf, line, model, lambda desk: {"maps": desk.attend(first_file(form), target)})
 
     examples = [shelf.first.show(Upload(path.name, path.read_bytes())) for path in example_paths()]
     return tab_component("photo", _page_html(examples), "fer.photoTab(element, server)", [analyse, attend])

@@ -41,11 +41,14 @@ def photo_record(name: str, found: Recognition, model_name: str) -> dict:
 def to_csv(records: Iterable[dict]) -> str:
     """One row a face, with a column a class; a photo without a face, or with an error, has one row without scores.
 
-    Cells that a spreadsheet would run as a formula get an apostrophe in front, since file names come from strangers.
+    Cells that a spreadsheet would run as a formula get an apostrophe in front, since file names, and class names of
+    models from the Hub, come from strangers.
     """
     records = list(records)
     classes = list(dict.fromkeys(name for one in records for face in one.get("faces", ()) for name in face["scores"]))
-    columns = ["file", "face", "label", "score", "xmin", "ymin", "xmax", "ymax", "detection_score", *classes, "error"]
+    named = {name: _defuse(name) for name in classes}
+    columns = ["file", "face", "label", "score", "xmin", "ymin", "xmax", "ymax", "detection_score"]
+    columns += [*named.values(), "error"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -54,9 +57,10 @@ def to_csv(records: Iterable[dict]) -> str:
         if not one.get("faces"):
             writer.writerow({"file": name, "error": one.get("error", "no face found")})
         for number, face in enumerate(one.get("faces", ()), 1):
-            row = {"file": name, "face": number, "label": face["label"], "score": face["score"]}
+            row = {"file": name, "face": number, "label": _defuse(face["label"]), "score": face["score"]}
+            scores = {named[name]: score for name, score in face["scores"].items()}
             writer.writerow(
-                {**row, **face.get("box", {}), "detection_score": face.get("detection_score", ""), **face["scores"]}
+                {**row, **face.get("box", {}), "detection_score": face.get("detection_score", ""), **scores}
             )
     return out.getvalue()
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from fer_hf.demo.desk import Desk
-from fer_hf.demo.limits import WORKERS
+from fer_hf.demo.limits import WORKERS, Line
 from fer_hf.hub import ModelError, default_model_path, load_model, model_folders
 from fer_hf.recognition import ExpressionRecognizer
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
 KEPT_MODELS = 16
 """Models kept in memory; the one not used for longest goes first. The first one stays."""
+LOAD_S = 120.0
+"""How long a visitor waits for a model; the load itself goes on."""
 MAX_PARAMETERS = 350_000_000
 """Larger models than a ViT-L would fill the memory that all visitors share."""
 
@@ -41,21 +43,32 @@ class Shelf:
         self.first, self.folders, self._load = first, dict(folders), load
         self._desks: OrderedDict[str, Desk] = OrderedDict()
         self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._load_line = Line(running=1, waiting=16, seconds=LOAD_S, advice="and goes on; try again in a moment")
 
-    def desk(self, name: str = "") -> Desk:
-        """The desk of an embedded model or of a Hub id, ``user/name@revision``. Raises ModelError."""
+    async def ready(self, name: str = "") -> Desk:
+        """The same as ``desk``; loading waits in a line of its own, so that nobody who needs none waits for it.
+
+        Raises Refused too, where that takes too long or the line is full.
+        """
+        return self._at_hand(name) or await self._load_line.run(self.desk, name)
+
+    def _at_hand(self, name: str) -> Desk | None:
         if name in ("", self.first.model_name):
             return self.first
-        if name not in self.folders and (not HUB_ID.fullmatch(name) or Path(name).exists()):
-            raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
         with self._lock:
             if name in self._desks:
                 self._desks.move_to_end(name)
-                return self._desks[name]
+            return self._desks.get(name)
+
+    def desk(self, name: str = "") -> Desk:
+        """The desk of an embedded model or of a Hub id, ``user/name@revision``. Raises ModelError."""
+        if desk := self._at_hand(name):
+            return desk
+        if name not in self.folders and (not HUB_ID.fullmatch(name) or Path(name).exists()):
+            raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
         with self._loading:  # one at a time: two visitors who want the same model wait for one load
-            with self._lock:
-                if name in self._desks:
-                    return self._desks[name]
+            if desk := self._at_hand(name):
+                return desk
             desk = self._load(name)
         with self._lock:
             # Under the pinned name only, so that a Hub id without a revision is looked up anew.
@@ -78,7 +91,7 @@ def open_shelf(model: str) -> Shelf:
     recognizer = ExpressionRecognizer.from_pretrained(model, device=device)
 
     def load(name: str) -> Desk:
-        loaded = load_model(folders.get(name, name))
+        loaded = load_model(folders.get(name, name), max_bytes=4 * MAX_PARAMETERS)  # of four bytes each
         parameters = sum(weights.numel() for weights in loaded.model.parameters())
         if parameters > MAX_PARAMETERS:
             limit = f"{MAX_PARAMETERS / 1e6:.0f} million"

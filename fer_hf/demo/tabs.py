@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import gradio as gr
 
+from fer_hf.demo.limits import MEGABYTE, REQUEST_BYTES
+
 PHOTO_FILES = "image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif"
 STATUS = '<p class="fer-error" role="alert"></p><p class="fer-progress" role="status"></p>'
 JOB_STATUS = (
@@ -23,10 +25,15 @@ def tab_component(name: str, html: str, script: str, functions: Sequence[Callabl
     return gr.HTML(html, js_on_load=script, server_functions=list(functions), elem_id=name, apply_default_css=False)
 
 
+LARGEST_FILE = REQUEST_BYTES - MEGABYTE
+"""The largest file of any kind that a page sends: the request holds a little more than it."""
+
+
 def frame(ask: str, answer: str, *, answer_label: str, max_bytes: int = 0) -> str:
     """The two panels of a tab, side by side where there is room; ``max_bytes`` is what its script lets through."""
     return (
-        f'<div class="fer" data-max-bytes="{max_bytes}"><div class="fer-ask">{ask}</div>'
+        f'<div class="fer" data-max-bytes="{max_bytes}" data-max-request="{LARGEST_FILE}">'
+        f'<div class="fer-ask">{ask}</div>'
         f'<div class="fer-answer" role="region" aria-label="{answer_label}">{answer}</div></div>'
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.calls import answer_of, first_file
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.shelf import Shelf
@@ -105,7 +105,7 @@ def build_webcam_tab(shelf: Shelf, line: Line) -> gr.HTML:
 
     async def look(form) -> dict:
         stream_id, model = str(form.data.get("stream", ""))[:64], str(form.data.get("model", ""))
-        return await answer(line, lambda: streams.look(stream_id, model, first_file(form)))
+        return await answer_of(shelf, line, model, lambda _: streams.look(stream_id, model, first_file(form)))
 
     def close(stream_id) -> dict:
         streams.close(str(stream_id)[:64])

@@ -109,6 +109,26 @@ def test_a_corrected_label_is_given_with_consent_and_withdrawn(open_page, site):
     assert list(site.store.entries()) == []
 
 
+def test_what_is_given_is_what_is_shown_however_late_an_answer_comes(open_page, site):
+    page = open_page()
+    page.get_by_role("tab", name="Contribute").click()
+    root = page.locator("#contribute")
+    photos = [
+        {"name": f"{number}.png", "mimeType": "image/png", "buffer": encode((size, 384), (90, 60, 70))}
+        for number, size in enumerate((640, 512))  # two faces, and one
+    ]
+    site.recognizer.delay_s = 1.0
+    try:
+        page.set_input_files("#fer-contribute-file", photos[0])
+        page.wait_for_timeout(200)
+    finally:
+        site.recognizer.delay_s = 0.0
+    page.set_input_files("#fer-contribute-file", photos[1])
+    expect(root.locator(".fer-face")).to_have_count(1)
+    page.wait_for_timeout(1500)
+    expect(root.locator(".fer-face")).to_have_count(1)
+
+
 def test_a_zip_is_audited_on_the_page_before_it_is_given(open_page, site):
     import zipfile
 

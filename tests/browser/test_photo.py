@@ -150,6 +150,27 @@ def test_a_picture_can_be_dropped_and_pasted(open_page):
         page.locator(f'.fer-result[data-record*="{event}.png"]').wait_for()
 
 
+def test_the_camera_is_off_after_close_however_often_it_was_opened(open_page):
+    page = open_page()
+    page.evaluate("""() => {
+        window.opened = [];
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            const stream = await ask(wanted);
+            opened.push(stream);
+            return stream;
+        };
+    }""")
+    use = page.get_by_role("button", name="Use the camera")
+    use.click()
+    use.click()
+    page.wait_for_function("document.querySelector('#photo video').videoWidth > 0")
+    use.click()
+    page.get_by_role("button", name="Close the camera").click()
+    live = "opened.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+    assert page.evaluate(f"[opened.length, {live}]") == [1, 0]
+
+
 def test_the_camera_takes_one_picture(open_page):
     page = open_page()
     page.get_by_role("button", name="Use the camera").click()

@@ -15,8 +15,8 @@ async function call(method, data) {
 // The model that the Model tab chose for this page; empty for the server's own.
 const chosenModel = () => document.documentElement.dataset.ferModel || "";
 
-function tooLarge(root, file) {
-  const maxBytes = Number(root.dataset.maxBytes);
+function tooLarge(root, file, limit = root.dataset.maxBytes) {
+  const maxBytes = Number(limit);
   if (file.size <= maxBytes) return false;
   say(root, `This file is ${Math.ceil(file.size / 1e6)} MB; at most ${maxBytes / 1e6} MB are taken.`);
   return true;

@@ -5,6 +5,7 @@ function contributeTab(element, server) {
   const answerBox = root.querySelector(".fer-answer");
   const consent = () => (root.querySelector("[name=consent]").checked ? "yes" : "no");
   let given = null;
+  let latest = 0;
 
   const thank = (answer, place) => {
     say(root, answer.error);
@@ -16,18 +17,17 @@ function contributeTab(element, server) {
   };
 
   listenForFiles(root, async ([file]) => {
-    given = file;
+    const turn = ++latest;
     answerBox.replaceChildren();
-    if (file.name.toLowerCase().endsWith(".zip")) {
-      const audit = await runJob(root, server, { file });
-      if (audit) answerBox.innerHTML = audit.html;
-      return;
-    }
-    if (tooLarge(root, file)) return;
-    say(root, "", "Looking for faces…");
-    const answer = await call(server.find, { file });
-    say(root, answer.error);
-    answerBox.innerHTML = answer.html || "";
+    const zipped = file.name.toLowerCase().endsWith(".zip");
+    if (tooLarge(root, file, zipped ? root.dataset.maxRequest : root.dataset.maxBytes)) return;
+    if (!zipped) say(root, "", "Looking for faces…");
+    const answer = zipped ? await runJob(root, server, { file }) : await call(server.find, { file });
+    // What is given must be what is shown: an answer to a file chosen before comes too late.
+    if (turn !== latest) return;
+    if (!zipped) say(root, answer.error);
+    given = file;
+    answerBox.innerHTML = answer?.html || "";
   });
 
   answerBox.addEventListener("click", async (event) => {
@@ -35,9 +35,11 @@ function contributeTab(element, server) {
     if (!button) return;
     if (consent() === "no") return say(root, "Tick the consent first; nothing was stored.");
     button.disabled = true;
+    const turn = latest;
     if (button.hasAttribute("data-give-zip")) {
       const answer = await runJob(root, server, { file: given, keep: "yes", consent: "yes" });
-      if (answer) thank(answer, answerBox);
+      // Another file may be shown by now; the id must not be lost.
+      if (answer) thank(answer, turn === latest ? answerBox : answerBox.appendChild(document.createElement("div")));
     } else {
       const row = button.closest(".fer-face");
       const label = row.querySelector("select").value;

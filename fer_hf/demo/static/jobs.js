@@ -28,7 +28,8 @@ async function runJob(root, server, data, keep = "") {
         say(root, "", keep === "video" ? `${answer.done}%` : `${answer.done} of ${answer.total}`);
       } else if ("done" in answer) say(root, "", "Waiting for a free place…");
     }
-    if (stopped) answer = { error: "Stopped." };
+    // A result that came with the click on Stop is shown: it may hold the id of what was stored.
+    if (stopped && ("done" in answer || answer.error)) answer = { error: "Stopped." };
   }
   meter.hidden = stop.hidden = true;
   say(root, answer.error || "");

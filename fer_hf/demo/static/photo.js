@@ -86,15 +86,20 @@ function listenToCamera(root, analyse) {
     video.srcObject = null;
     panel.hidden = true;
   };
+  let asking = false;
   const start = async () => {
+    if (asking || video.srcObject) return;
+    asking = true;
     say(root);
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 1280, height: 720 } });
       panel.hidden = false;
       await video.play();
     } catch {
+      stop();
       say(root, "The camera cannot be used; allow it in the browser's address bar, or choose a photo instead.");
     }
+    asking = false;
   };
   const take = () => {
     const canvas = document.createElement("canvas");

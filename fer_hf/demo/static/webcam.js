@@ -28,15 +28,20 @@ function webcamTab(element, server) {
     setButtons();
   };
 
+  let asking = false;
   const start = async () => {
+    if (asking || video.srcObject) return;
+    asking = true;
     say(root);
     try {
       const wanted = { video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } };
       video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
       await video.play();
     } catch {
-      say(root, "The camera cannot be used; allow it in the browser's address bar.");
+      stop("The camera cannot be used; allow it in the browser's address bar.");
       return;
+    } finally {
+      asking = false;
     }
     Object.assign(state, { running: true, stream: crypto.randomUUID(), history: [], looks: [] });
     setButtons();
