@@ -87,7 +87,7 @@ def test_a_dry_run_shows_the_difference_and_sends_nothing(hub, model, capsys, un
     before = len(writes(hub))
     capsys.readouterr()
 
-    config = json.loads((model / "config.json").read_text()) | {"temperature": 1.5}
+    config = json.loads((model / "config.json").read_text()) | {"conformal_coverage": 0.8}
     (model / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     shutil.copy(model / "confusion.png", model / "curves.png")
     (model / "notes.md").unlink()
@@ -102,7 +102,7 @@ def test_a_dry_run_shows_the_difference_and_sends_nothing(hub, model, capsys, un
         "- notes.md",
         f"= {len(list(model.iterdir())) - 3} unchanged",
     ]
-    assert {"-More words.", '+  "temperature": 1.5,'} <= set(said)
+    assert {"-More words.", '+  "conformal_coverage": 0.8,'} <= set(said)
     assert said[-1] == "dry run: nothing was sent"
     assert len(writes(hub)) == before
 

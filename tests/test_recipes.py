@@ -61,6 +61,19 @@ def test_overrides_reach_into_lists(tmp_path):
     assert (recipe.epochs, recipe.phases) == (6, [Phase(epochs=2, lr=0.1), Phase(epochs=4)])
 
 
+def test_phases_stand_for_epochs_and_a_file_that_says_both_must_mean_the_same(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nepochs: 24\n")
+    assert load_recipe(path, ["phases=[{epochs: 1}]"]).epochs == 1
+    dumped = tmp_path / "dumped.yaml"
+    dumped.write_text(dump_recipe(load_recipe(path)))
+    assert load_recipe(dumped) == load_recipe(path)
+    assert load_recipe(dumped, ["phases.0.epochs=30"]).epochs == 30
+    dumped.write_text(dumped.read_text().replace("\nepochs: 24", "\nepochs: 30"))
+    with pytest.raises(ValueError, match="epochs is 30, and the phases have 24 in all"):
+        load_recipe(dumped)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -154,11 +154,14 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of recipe keys")
+    # A file may say both only alike; overriding phases stands for the epochs of the file, and not the other way round.
+    says_both = {"epochs", "phases"} <= values.keys() and not any(text.startswith("phases") for text in overrides)
     for text in overrides:
         override(values, text)
     try:
         recipe = build(Recipe, values)
-        if values.get("epochs", recipe.epochs) != recipe.epochs:
+        asked = says_both or any(text.startswith("epochs=") for text in overrides)
+        if asked and values["epochs"] != recipe.epochs:
             raise ValueError(
                 f"epochs is {values['epochs']}, and the phases have {recipe.epochs} in all: set theirs, such as "
                 "phases.0.epochs=20"
