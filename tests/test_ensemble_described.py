@@ -47,6 +47,21 @@ def test_the_description_names_members_from_its_place_and_holds_no_weights(cards
     ]
 
 
+def test_members_that_ship_nowhere_else_lie_in_its_folder_and_other_things_do_not(cards, tmp_path):
+    root = shutil.copytree(cards, tmp_path / "cards")
+    for name in ("one", "two"):
+        shutil.copytree(root / "second", root / "own" / name)
+    members = [str(root / "first"), *(str(root / "own" / name) for name in ("one", "two"))]
+    main([*members, "--describe", "--output", str(root / "own")])
+    described = json.loads((root / "own" / "ensemble.json").read_text())
+    assert described["members"] == ["../first", "one", "two"]
+    assert load_model(root / "own").model.member_names == ("first", "one", "two")
+    (root / "own" / "ensemble.json").unlink()
+    (root / "own" / "training_data.json").unlink()
+    with pytest.raises(ValueError, match="exists and describes no ensemble"):
+        main([*members[:2], "--describe", "--output", str(root / "own")])
+
+
 def test_it_answers_as_the_mean_of_its_members_and_as_its_joined_folder(cards, tmp_path):
     both = copy_of(cards, tmp_path, temperature=1.5, conformal_threshold=0.2, conformal_coverage=0.9)
     main([str(both), "--output", str(tmp_path / "joined")])

@@ -34,10 +34,13 @@ def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] |
 def describe(members: Sequence[Path], output: Path, weights: Sequence[float] | None = None) -> Path:
     """A folder whose ``ensemble.json`` names these folders, as seen from there, and their weights.
 
-    Raises ValueError where they cannot be put together, or ``output`` holds something else.
+    Members that ship nowhere else may lie in it. Raises ValueError where they cannot be put together, or ``output``
+    holds something else.
     """
-    if output.exists() and not is_described(output) and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and describes no ensemble; choose another path")
+    if output.exists() and not is_described(output):
+        inside = {member.resolve() for member in members}
+        if not output.is_dir() or any(path.resolve() not in inside for path in output.iterdir()):
+            raise ValueError(f"{output} exists and describes no ensemble; choose another path")
     pairs = [(one.model, one.processor) for one in map(load_model, members)]
     config = FerEnsembleForImageClassification.from_members(pairs, weights).config
     output.mkdir(parents=True, exist_ok=True)
