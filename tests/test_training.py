@@ -87,23 +87,27 @@ def test_a_compiled_run_learns_and_saves_as_any_other(tiny_data_path, tmp_path, 
     assert same(last_weights(tmp_path / "plain"), last_weights(tmp_path / "compiled"))
 
 
-def test_a_run_that_dies_goes_on_to_the_same_weights(finished, tiny_data_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # after every batch
-    calls = 0
-    step = loop.Step.__call__
+def run_until_it_dies(batch: int, monkeypatch, recipe: Path, data: Path, output: Path) -> None:
+    """A run that is broken off at the start of this batch, counted from 1."""
+    calls, step = 0, loop.Step.__call__
 
     def dying_step(self, *arguments):
         nonlocal calls
         calls += 1
-        if calls == 12:  # in the second epoch of eight batches
+        if calls == batch:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    recipe = write(tmp_path, average={"ema_decay": 0.9})
     with monkeypatch.context() as patch:
         patch.setattr(loop.Step, "__call__", dying_step)
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tiny_data_path, tmp_path / "out")
+            run(recipe, data, output)
+
+
+def test_a_run_that_dies_goes_on_to_the_same_weights(finished, tiny_data_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # after every batch
+    recipe = write(tmp_path, average={"ema_decay": 0.9})
+    run_until_it_dies(12, monkeypatch, recipe, tiny_data_path, tmp_path / "out")  # in the second epoch of eight batches
     assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["batch"] == 3
     run(recipe, tiny_data_path, tmp_path / "out")
     assert same(last_weights(tmp_path / "out"), last_weights(finished))
@@ -119,40 +123,16 @@ def test_a_run_that_dies_between_two_waits_for_gradients_goes_on_to_the_same_wei
     tiny_data_path, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)  # whenever it may
-    calls, step = 0, loop.Step.__call__
-
-    def dying_step(self, *arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 4:  # the third batch waits for this one
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
     recipe = write(tmp_path, epochs=1, optimizer={"name": "sgd", "lr": 0.05, "accumulate": 2})
     run(recipe, tiny_data_path, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Step, "__call__", dying_step)
-        with pytest.raises(KeyboardInterrupt):
-            run(recipe, tiny_data_path, tmp_path / "out")
+    run_until_it_dies(4, monkeypatch, recipe, tiny_data_path, tmp_path / "out")  # the third batch waits for this one
     assert load_checkpoint(latest_checkpoint(tmp_path / "out" / "checkpoints"))["progress"]["batch"] == 2
     run(recipe, tiny_data_path, tmp_path / "out")
     assert same(last_weights(tmp_path / "out"), last_weights(tmp_path / "whole"))
 
 
 def test_epochs_that_no_checkpoint_knows_are_not_logged_twice(tiny_data_path, tmp_path, monkeypatch):
-    step, calls = loop.Step.__call__, 0
-
-    def dying_step(self, *arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 12:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Step, "__call__", dying_step)
-        with pytest.raises(KeyboardInterrupt):
-            run(write(tmp_path), tiny_data_path, tmp_path / "out")
+    run_until_it_dies(12, monkeypatch, write(tmp_path), tiny_data_path, tmp_path / "out")
     assert latest_checkpoint(tmp_path / "out" / "checkpoints") is None
     run(write(tmp_path), tiny_data_path, tmp_path / "out")
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
