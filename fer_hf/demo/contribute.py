@@ -265,5 +265,6 @@ def _page_html(store: Store) -> str:
         'type="submit">Withdraw</button></form>'
     )
     text = placeholder("The faces of your photo appear here, each with a choice of labels.")
-    ask = notice + drop + JOB_STATUS + withdraw
+    receipts = '<div class="fer-receipts" role="log" aria-label="Ids of what you gave"></div>'
+    ask = notice + drop + JOB_STATUS + receipts + withdraw
     return frame(ask, text, answer_label="Your pictures", max_bytes=DEFAULT_LIMITS.max_bytes)

@@ -129,6 +129,30 @@ def test_what_is_given_is_what_is_shown_however_late_an_answer_comes(open_page, 
     expect(root.locator(".fer-face")).to_have_count(1)
 
 
+def test_the_id_of_what_was_given_is_shown_also_where_another_photo_was_chosen_since(open_page, site):
+    page = open_page()
+    page.get_by_role("tab", name="Contribute").click()
+    root = page.locator("#contribute")
+    photos = [
+        {"name": f"{number}.png", "mimeType": "image/png", "buffer": encode((512, 320 + number), (90, 60, 70))}
+        for number in range(2)
+    ]
+    page.set_input_files("#fer-contribute-file", photos[0])
+    root.get_by_role("checkbox").check()
+    expect(root.locator(".fer-face")).to_have_count(1)
+    site.recognizer.delay_s = 1.0
+    try:
+        root.get_by_role("button", name="Give this picture").click()
+        page.wait_for_timeout(200)
+    finally:
+        site.recognizer.delay_s = 0.0
+    page.set_input_files("#fer-contribute-file", photos[1])
+    given = root.locator(".fer-receipts").get_by_text("0.png is stored. Your id to withdraw it")
+    given.wait_for()
+    expect(root.get_by_text("Thank you")).to_have_count(0)
+    assert site.store.withdraw(given.inner_text().rpartition(": ")[2]) == 1
+
+
 def test_a_zip_is_audited_on_the_page_before_it_is_given(open_page, site):
     import zipfile
 

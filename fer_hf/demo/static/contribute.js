@@ -3,17 +3,22 @@
 function contributeTab(element, server) {
   const root = element.querySelector(".fer");
   const answerBox = root.querySelector(".fer-answer");
+  const receipts = root.querySelector(".fer-receipts");
   const consent = () => (root.querySelector("[name=consent]").checked ? "yes" : "no");
   let given = null;
   let latest = 0;
 
-  const thank = (answer, place) => {
+  // Ids have a place of their own, so that none is lost however late it comes and whatever is shown by then.
+  const thank = (answer, file, place) => {
     say(root, answer.error);
     if (!answer.receipt) return;
     const note = document.createElement("p");
     note.className = "fer-summary";
-    note.textContent = `Thank you, it is stored. Your id to withdraw it: ${answer.receipt}`;
-    place.replaceChildren(note);
+    note.textContent = "Thank you, it is stored.";
+    place?.replaceChildren(note);
+    const line = document.createElement("p");
+    line.textContent = `${file.name} is stored. Your id to withdraw it: ${answer.receipt}`;
+    receipts.append(line);
   };
 
   listenForFiles(root, async ([file]) => {
@@ -35,16 +40,15 @@ function contributeTab(element, server) {
     if (!button) return;
     if (consent() === "no") return say(root, "Tick the consent first; nothing was stored.");
     button.disabled = true;
-    const turn = latest;
+    const [turn, file] = [latest, given];
     if (button.hasAttribute("data-give-zip")) {
-      const answer = await runJob(root, server, { file: given, keep: "yes", consent: "yes" });
-      // Another file may be shown by now; the id must not be lost.
-      if (answer) thank(answer, turn === latest ? answerBox : answerBox.appendChild(document.createElement("div")));
+      const answer = await runJob(root, server, { file, keep: "yes", consent: "yes" });
+      if (answer) thank(answer, file, turn === latest ? answerBox : null);
     } else {
       const row = button.closest(".fer-face");
       const label = row.querySelector("select").value;
-      const answer = await call(server.give, { file: given, face: row.dataset.face, label, consent: "yes" });
-      thank(answer, row.querySelector(".fer-face-text"));
+      const answer = await call(server.give, { file, face: row.dataset.face, label, consent: "yes" });
+      thank(answer, file, row.querySelector(".fer-face-text"));
     }
     button.disabled = false;
   });
