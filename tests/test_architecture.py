@@ -143,15 +143,15 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-MODEL_FOLDERS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
+MODEL_FOLDERS = sorted(path.parent for path in (ROOT / "model_cards").rglob("config.json"))
 
 
-@pytest.mark.parametrize("folder", MODEL_FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", MODEL_FOLDERS, ids=lambda folder: folder.relative_to(ROOT).as_posix())
 def test_code_in_model_folders_is_that_of_the_package(folder):
     from training.sync_code import portable_code
 
     stored = {file.name: file.read_bytes() for file in folder.glob("*.py")}
-    assert stored == portable_code(folder), f"run: python training/sync_code.py model_cards/{folder.name}"
+    assert stored == portable_code(folder), f"run: python training/sync_code.py {folder.relative_to(ROOT)}"
 
 
 def test_sync_brings_a_folder_up_to_date(tiny_model_path, tmp_path, capsys):

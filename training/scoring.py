@@ -23,6 +23,7 @@ from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.config import build, override
 from training.intervals import RESAMPLES, SEED
+from training.precision import layout
 from training.provenance import row_ids_sha256
 from training.report import Scored
 from training.views import View, parse_views, predict_views
@@ -119,7 +120,8 @@ def load(name_or_path: str, device: str) -> Loaded:
     name, folder = model_name(name_or_path), Path(name_or_path)
     if not folder.is_dir():
         folder, _ = download_model(name, loaded.revision)
-    return Loaded(name, loaded.model.to(device), loaded.processor, folder, hash_weights(folder))
+    model = loaded.model.to(device, memory_format=layout(loaded.model, torch.device(device)))
+    return Loaded(name, model, loaded.processor, folder, hash_weights(folder))
 
 
 def model_name(name_or_path: str) -> str:
