@@ -130,7 +130,8 @@ def check_settings(config: dict, reports: dict[str, dict]) -> None:
     for suffix, report in reports.items():
         same = report["calibration"]["single"]["temperature_stored"] == config.get("temperature", 1.0)
         if "members" in report:
-            same &= list(report["members"]["weights"].values()) == config["weights"]
+            stated = [round(weight, 6) for weight in config["weights"]]  # as reports round what they state
+            same &= list(report["members"]["weights"].values()) == stated
         if not same:
             raise ValueError(
                 f"report{suffix}.json has another temperature or other weights than the model; make it again"

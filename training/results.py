@@ -242,7 +242,8 @@ def unshipped_section(reports: list[dict]) -> str:
     return f"""
 ## Reported, not shipped
 
-Trained by the recipe and scored by `training/eval.py`; the weights are not in this repository.
+Trained by the recipe and scored by `training/eval.py`; the weights are not in this repository, or only as a member in
+the folder of an ensemble.
 
 {table(head, rows)}
 """
