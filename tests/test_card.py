@@ -176,6 +176,13 @@ def test_reports_from_before_another_temperature_are_refused(copy):
         card.render(copy)
 
 
+def test_member_weights_are_compared_as_reports_state_them():
+    report = {"calibration": {"single": {"temperature_stored": 1.0}}, "members": {"weights": {"a": 0.333333}}}
+    card.check_settings({"weights": [1 / 3]}, {"": report})
+    with pytest.raises(ValueError, match="other weights than the model"):
+        card.check_settings({"weights": [0.33]}, {"": report})
+
+
 @pytest.mark.parametrize("name", ["robustness.json", "attention.json"])
 def test_records_of_other_weights_are_refused(name, copy):
     write_json(copy / name, {"weights_sha256": "0"})
