@@ -43,7 +43,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     if is_described(folder):
         raise ValueError(
-            f"{folder} describes an ensemble and holds no weights; join it first: python training/ensemble.py {folder} "
+            f"{folder} describes an ensemble and is no model by itself; join it first: python training/ensemble.py {folder} "
             "--output FOLDER, then evaluate it there"
         )
     for name in REQUIRED:
