@@ -43,8 +43,8 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     if is_described(folder):
         raise ValueError(
-            f"{folder} describes an ensemble and is no model by itself; join it first: python training/ensemble.py {folder} "
-            "--output FOLDER, then evaluate it there"
+            f"{folder} describes an ensemble and is no model by itself; join it first: "
+            f"python training/ensemble.py {folder} --output FOLDER, then evaluate it there"
         )
     for name in REQUIRED:
         if not (folder / name).is_file():
