@@ -130,7 +130,7 @@ def test_fitting_weights_stores_them_and_reports_cross_fitted_figures(cards, tmp
     text = card.render(both)
     assert "member weights cross-fitted over 5 folds" in text
     assert "its best member on these rows" in text
-    assert "`ensemble.json` names those of ../first, ../second" in text
+    assert "`ensemble.json` names the folders of its members, ../first, ../second, and" in text
     with pytest.raises(ValueError, match=r"describes an ensemble and is no model by itself; join it first"):
         push_to_hub.model_files(both)
     with pytest.raises(ValueError, match="first is no ensemble, so it has no member weights"):
