@@ -169,6 +169,7 @@ def test_sync_brings_a_folder_up_to_date(tiny_model_path, tmp_path, capsys):
         "configuration_resnet_swish.py",
         "image_processing_fer.py",
         "layers_attention.py",
+        "layers_memory.py",
         "modeling_fer.py",
         "modeling_resnet_swish.py",
     }

@@ -183,11 +183,29 @@ def test_member_weights_are_compared_as_reports_state_them():
         card.check_settings({"weights": [0.33]}, {"": report})
 
 
-@pytest.mark.parametrize("name", ["robustness.json", "attention.json"])
+@pytest.mark.parametrize("name", ["robustness.json", "attention.json", "memory.json"])
 def test_records_of_other_weights_are_refused(name, copy):
     write_json(copy / name, {"weights_sha256": "0"})
     with pytest.raises(ValueError, match=rf"{name} is of other weights than report.json beside it"):
         card.render(copy)
+
+
+def test_a_memory_says_what_it_holds_and_what_it_changes(copy):
+    assert "## Memory" not in card.render(copy)
+    validation = [
+        {"n": 70, "nearest_cosine": [0.4, 1.0], "classifier_accuracy": 0.6, "accuracy": 0.7},
+        {"n": 18, "nearest_cosine": [0.4, 0.625], "classifier_accuracy": 0.5, "accuracy": 0.55},
+    ]
+    record = {"rows": 1390, "size": 32, "weight": 10.0, "labels": "fer2013", "validation": validation}
+    write_json(copy / "memory.json", record | {"weights_sha256": read(copy)["weights_sha256"]})
+    text = " ".join(card.render(copy).split())
+    assert "remembers 1,390 training pictures: no pictures, but 32 bytes of what each looks like" in text
+    assert (
+        "(FER2013 labels). The classifier's answer counts once, a remembered picture that looks the same 10 ti" in text
+    )
+    rows = rows_of_tables(card.render(copy))
+    assert ["all 70", "60.0", "70.0"] in rows
+    assert ["18 at 0.40 to 0.62", "50.0", "55.0"] in rows
 
 
 def test_what_is_not_recorded_is_not_denied():

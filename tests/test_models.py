@@ -42,6 +42,10 @@ TINY = {
             "drop_path": 0.1,
         },
     ),
+    "remembering": (
+        "fer_resnet_swish",
+        {"hidden_sizes": (8, 16), "depths": (1, 1), "image_size": 24, "memory_rows": 5, "memory_size": 3},
+    ),
     "timm_gated_blocks": ("fer_timm", {"backbone": "test_resnet", "image_size": 48, "block_attention": "cbam"}),
 }
 ATTENTION_SHAPES = {
@@ -58,6 +62,7 @@ ATTENTION_SHAPES = {
     },
     "se_efficientnet": {"features.se": (256, 1, 1)},
     "timm": {"features.cbam.channel": (256, 1, 1), "features.cbam.spatial": (1, 2, 2)},
+    "remembering": {},
     "timm_gated_blocks": {
         f"layer{stage}.0.cbam.{kind}": shape
         for stage, width, side in ((1, 32, 12), (2, 48, 6), (3, 192, 3), (4, 96, 2))

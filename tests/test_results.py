@@ -106,7 +106,7 @@ def test_a_system_judged_over_folds_has_its_claim_there(cards):
         "val 68.9",
     ]
     assert scratch[1:3] == ["agreed scratch", "random weights"]
-    assert results.folds_section(reports) in results.results_page(reports, [])
+    assert results.folds_section(reports) in results.results_page(reports, [], cards)
 
 
 def test_an_ensemble_stands_beside_its_best_member(cards):
@@ -170,5 +170,18 @@ def test_what_is_not_shipped_is_reported_apart(cards):
     row = dict(zip(head, row, strict=True))
     assert row["recipe"] == "[good](reports/good/recipe.yaml)"
     assert (row["accuracy, %"], row["ECE with views"], row["trials"]) == ("68.1 (66.0–70.0)", "0.012", "3")
-    assert results.unshipped_section(good) in results.results_page([], good)
-    assert "not shipped" not in results.results_page(good, [])
+    assert results.unshipped_section(good) in results.results_page([], good, cards)
+    assert "not shipped" not in results.results_page(good, [], cards)
+
+
+def test_what_a_memory_adds_is_told_apart_by_nearness(cards):
+    assert results.memories_section(cards) == ""
+    groups = [(40, 0.5, 0.5), (40, 0.6, 0.6), (40, 0.7, 0.75), (24, 0.75, 1.0), (16, 0.5, 1.0)]
+    names = ("n", "classifier_accuracy", "accuracy")
+    whole = {"n": 160, "classifier_accuracy": 0.613, "accuracy": 0.713}
+    record = {"rows": 1400, "size": 32, "validation": [whole, *(dict(zip(names, one, strict=True)) for one in groups)]}
+    (cards / "good" / "memory.json").write_text(json.dumps(record))
+    text = results.memories_section(cards)
+    row = cells(text.strip().splitlines()[-1])
+    assert row == ["[good](../model_cards/good)", "1,400 × 32", "61.3 → 71.3", "65.0 → 100.0", "60.0 → 61.7"]
+    assert text in results.results_page(results.read_reports(cards), [], cards)

@@ -1,8 +1,8 @@
 """Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
-training_data.json; folds_*.json, seeds.json, robustness.json, attention.json, samples.png and curves.png add their
-sections. notes.md, where there is one, holds the words that only this model needs. Of a described ensemble,
+training_data.json; folds_*.json, seeds.json, memory.json, robustness.json, attention.json, samples.png and curves.png
+add their sections. notes.md, where there is one, holds the words that only this model needs. Of a described ensemble,
 ensemble.json stands for the config.
 """
 
@@ -28,6 +28,7 @@ from training.card_text import (
     data_name,
     folds_text,
     members_text,
+    memory_text,
     protocol_text,
     range_text,
     results_table,
@@ -110,6 +111,7 @@ def render(folder: Path) -> str:
         folds=folds_text(read_folds(folder)),
         seeds=seeds_text(read_seeds(folder, primary), primary),
         robustness=_section(folder / "robustness.json", robustness_table, primary),
+        memory=_section(folder / "memory.json", memory_text, primary),
         attention=_section(folder / "attention.json", attention_table, primary),
         data=training_text(used, chosen=recipe is None or recipe["select"] != "last"),
         uses_votes=any(str(label).startswith("ferplus") for label in labels),

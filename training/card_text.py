@@ -276,3 +276,27 @@ def attention_table(record: dict) -> str:
         "pixels are blurred or restored first."
     )
     return f"{intro}\n\n{table(['', *regions, 'deletion', 'insertion'], rows)}"
+
+
+def memory_text(record: dict) -> str:
+    """What the memory holds and what it changes, from training/remember.py."""
+    whole, *groups = record["validation"]
+    names = [f"all {whole['n']:,}"]
+    names += ["{n:,} at {nearest_cosine[0]:.2f} to {nearest_cosine[1]:.2f}".format(**one) for one in groups]
+    rows = [
+        [name, *(f"{100 * one[key]:.1f}" for key in ("classifier_accuracy", "accuracy"))]
+        for name, one in zip(names, (whole, *groups), strict=True)
+    ]
+    return (
+        f"Beside its weights the model remembers {record['rows']:,} training pictures: no pictures, but "
+        f"{record['size']} bytes of what each looks like to the network, and what it is labelled "
+        f"({LABEL_NAMES[record['labels']]}). The classifier's answer counts once, a remembered picture that looks the "
+        f"same {record['weight']:g} times, and others less the more they differ (`layers_memory.py`).\n\n"
+        "Part of what that gains is owed to near copies: of some photographs FER2013 holds several, which differ in "
+        "crop, size or a few pixels, and only equal ones are left out of training. So here is what the memory changes "
+        "by how near the nearest remembered picture is (cosine), in percent on validation, one view a picture. The "
+        "nearest are mostly such copies; for photographs from elsewhere, read the others.\n\n"
+        f"{table(['validation pictures', 'classifier alone', 'with the memory'], rows)}\n\n"
+        "`model.forget()` drops the memory. Do so before training on, since it fits these weights alone; "
+        "`training/train.py` does by itself."
+    )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_hf.models.image_processing_fer import FerImageProcessor
+from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.precision import keep_depthwise_fp32, layout
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts RGB to grey
@@ -32,6 +33,8 @@ class Teacher:
         known = list(model.config.id2label.values())
         if sorted(known) != sorted(names):
             raise ValueError(f"the teacher knows {', '.join(known)}; the student learns {', '.join(names)}")
+        if isinstance(model, FerPreTrainedModel):
+            model.forget()  # of the rows that are learned from it would remember the labels
         self.model, self.processor = model.eval().requires_grad_(False), processor
         self.order = torch.tensor([known.index(name) for name in names])
 

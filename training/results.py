@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FER_PLUS = "ferplus-majority"
 EFFICIENT = ("cbam_5cnn", "efficientnet_b3")
 """What is called the efficient one, and what it is compared with."""
+NEAREST = 2
+"""How many of the last groups in a memory.json are the nearest quarter."""
 START, END = "<!-- results: python training/results.py -->", "<!-- /results -->"
 
 
@@ -222,6 +224,40 @@ Stratified folds: every row is judged by a model that did not learn from it.
 """
 
 
+def memories_section(cards: Path) -> str:
+    """What each memory of training rows changes, for pictures near to one and far; empty where there is none."""
+    rows = []
+    for path in sorted(cards.rglob("memory.json")):
+        record = json.loads(path.read_text())
+        whole, *groups = record["validation"]
+        rows.append(
+            [
+                f"[{path.parent.name}](../model_cards/{path.parent.relative_to(cards)})",
+                f"{record['rows']:,} × {record['size']}",
+                *(_with_memory([whole]), _with_memory(groups[-NEAREST:]), _with_memory(groups[:-NEAREST])),
+            ]
+        )
+    if not rows:
+        return ""
+    head = ["model", "rows × bytes", "all pictures, %", "the quarter nearest to a remembered one, %", "the others, %"]
+    return f"""
+## What a memory adds
+
+Some models remember their training rows beside their weights (`training/remember.py`): accuracy on validation, one
+view, of the classifier alone → with its memory. FER2013 holds near copies of some photographs, and only equal ones are
+left out of training: most are in the quarter that is nearest to a remembered row. Photographs from elsewhere have no
+copies there, so the last column says more of them.
+
+{table(head, rows)}
+"""
+
+
+def _with_memory(groups: list[dict]) -> str:
+    n = sum(group["n"] for group in groups)
+    figures = (sum(group["n"] * group[key] for group in groups) / n for key in ("classifier_accuracy", "accuracy"))
+    return " → ".join(f"{100 * figure:.1f}" for figure in figures)
+
+
 def unshipped_section(reports: list[dict]) -> str:
     """What was trained to be reported and has no model folder; empty where nothing was."""
     if not reports:
@@ -249,8 +285,8 @@ the folder of an ensemble.
 """
 
 
-def results_page(reports: list[dict], unshipped: list[dict]) -> str:
-    """The whole of docs/results.md."""
+def results_page(reports: list[dict], unshipped: list[dict], cards: Path) -> str:
+    """The whole of docs/results.md, with what lies beside the reports in ``cards``."""
     return f"""# Results
 
 FER2013's Training rows train and its PublicTest rows (validation here) select; no figure was chosen on a test split.
@@ -264,7 +300,8 @@ standard deviation over them stand in place of the interval. **Missed** marks a 
 split or data that was taken on.
 
 {full_table(reports)}
-{ensembles_section(reports)}{efficiency_section(reports)}{folds_section(reports)}{unshipped_section(unshipped)}
+{ensembles_section(reports)}{memories_section(cards)}{efficiency_section(reports)}{folds_section(reports)}\
+{unshipped_section(unshipped)}
 Each report holds the `command` that makes it again. What helped on the way there and what did not, with figures:
 [lessons.md](lessons.md).
 """
@@ -283,10 +320,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args(argv)
-    reports = read_reports(ROOT / "model_cards")
+    cards = ROOT / "model_cards"
+    reports = read_reports(cards)
     readme, page = ROOT / "README.md", ROOT / "docs" / "results.md"
     unshipped = read_reports(ROOT / "docs" / "reports")
-    wanted = {readme: replaced(readme.read_text(), short_table(reports)), page: results_page(reports, unshipped)}
+    wanted = {readme: replaced(readme.read_text(), short_table(reports)), page: results_page(reports, unshipped, cards)}
     for path, text in wanted.items():
         if arguments.check:
             if not path.is_file() or path.read_text() != text:

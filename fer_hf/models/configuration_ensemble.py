@@ -29,6 +29,8 @@ class FerEnsembleConfig(FerConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        if self.memory_rows:
+            raise ValueError("an ensemble has no memory of its own, only its members have: leave memory_rows at 0")
         if not self.members:
             raise ValueError(
                 "an ensemble needs at least one member; FerEnsembleForImageClassification.from_members makes it"

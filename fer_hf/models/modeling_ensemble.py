@@ -185,6 +185,12 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
             attentions += maps
         return torch.stack(log_probabilities, dim=1), hidden_states, attentions
 
+    def forget(self) -> None:
+        """Drop the members' memories."""
+        for member, described in zip(self.members, self.config.members, strict=True):
+            member.forget()
+            described["config"] |= {"memory_rows": 0}
+
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         for member in self.members:

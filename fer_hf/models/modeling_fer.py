@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_fer import FerConfig
+from .layers_memory import NeighbourMemory
 
 
 @dataclass
@@ -56,7 +57,11 @@ def _release_statistics(norm: nn.Module, inputs: tuple, output: Tensor | None) -
 
 
 class FerPreTrainedModel(PreTrainedModel):
-    """Base of the model classes: subclasses implement ``features`` and ``classify``, or ``infer`` in their place."""
+    """Base of the model classes: subclasses implement ``features`` and ``embed`` and have a linear ``classifier``.
+
+    Or they implement ``infer`` in their place. A model whose config has ``memory_rows`` answers from its classifier and
+    its ``memory``; while it trains, from its classifier alone.
+    """
 
     config_class = FerConfig
     base_model_prefix = ""
@@ -71,6 +76,31 @@ class FerPreTrainedModel(PreTrainedModel):
         config.label2id = {name: index for index, name in config.id2label.items()}
         self.attention_names: tuple[str, ...] = ()
         self._statistics_hooks: list[RemovableHandle] = []
+        self.memory: NeighbourMemory | None = None
+
+    def post_init(self) -> None:
+        """What a subclass calls once its modules are made."""
+        config = self.config
+        if config.memory_rows:
+            self.memory = NeighbourMemory(
+                self.classifier.in_features,
+                config.memory_rows,
+                config.memory_size,
+                config.num_labels,
+                config.memory_weight,
+                config.memory_temperature,
+            )
+        super().post_init()
+
+    def remember(self, memory: NeighbourMemory) -> None:
+        """Answer from this memory too, in place of one that there was."""
+        self.memory, config = memory, self.config
+        config.memory_rows, config.memory_size = memory.keys.shape
+        config.memory_weight, config.memory_temperature = memory.weight, memory.temperature
+
+    def forget(self) -> None:
+        """Drop the memory, which fits the weights it was made for: before they learn on, or to see what it adds."""
+        self.memory, self.config.memory_rows = None, 0
 
     @property
     def cam_layer(self) -> nn.Module:
@@ -78,17 +108,21 @@ class FerPreTrainedModel(PreTrainedModel):
         raise NotImplementedError(f"{type(self).__name__} names no layer for Grad-CAM")
 
     def features(self, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Hidden states (the last is what ``classify`` reads) and attentions, in network order."""
+        """Hidden states (the last is what ``embed`` reads) and attentions, in network order."""
         raise NotImplementedError
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Raw logits (B, K) from the last hidden state (B, C, h, w)."""
+    def embed(self, features: Tensor) -> Tensor:
+        """What the classifier reads, (B, D), of the last hidden state (B, C, h, w)."""
         raise NotImplementedError
 
     def infer(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Raw logits (B, K), hidden states and attentions, in network order."""
         hidden_states, attentions = self.features(pixel_values)
-        return self.classify(hidden_states[-1]), hidden_states, attentions
+        embedding = self.embed(hidden_states[-1])
+        raw_logits = self.classifier(embedding)
+        if self.memory is not None and not self.training:
+            raw_logits = self.memory(embedding, raw_logits)
+        return raw_logits, hidden_states, attentions
 
     def run(self, layer: Callable, *inputs: Tensor):
         """The layer's output, recomputed in the backward pass when gradient checkpointing is on.

@@ -110,8 +110,8 @@ class TimmForImageClassification(FerPreTrainedModel):
         attended, maps = self.attention(features)
         return (features, self.attended(attended)), gates + maps
 
-    def classify(self, features: Tensor) -> Tensor:
-        return self.classifier(self.head(features.mean((2, 3))))
+    def embed(self, features: Tensor) -> Tensor:
+        return self.head(features.mean((2, 3)))
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)

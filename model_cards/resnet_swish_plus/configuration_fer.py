@@ -34,6 +34,10 @@ class FerConfig(PreTrainedConfig):
         conformal_threshold: every class at or above this probability (single view, after temperature) belongs to the
             answer, such as "fear or surprise"; None where none was fitted (Sadinle et al., arXiv 1609.00451).
         conformal_coverage: how often such an answer holds the label, on pictures like those it was fitted on.
+        memory_rows: how many training rows the model remembers beside its weights (``layers_memory``); 0 for none.
+        memory_size: bytes of each remembered row.
+        memory_weight: how often a remembered row that looks just like the picture counts, the classifier counting once.
+        memory_temperature: how soon a row that looks less alike counts less: by exp(-(1 - cosine) / this).
 
     Raises ValueError for unknown keys, missing or inconsistent labels, and values out of range.
     """
@@ -45,6 +49,10 @@ class FerConfig(PreTrainedConfig):
     temperature: float = 1.0
     conformal_threshold: float | None = None
     conformal_coverage: float | None = None
+    memory_rows: int = 0
+    memory_size: int = 32
+    memory_weight: float = 10.0
+    memory_temperature: float = 0.03
 
     def __post_init__(self, **kwargs):
         unknown = sorted(key for key in kwargs if not key.startswith("_") and key not in _FOREIGN_KEYS)
@@ -62,6 +70,16 @@ class FerConfig(PreTrainedConfig):
             raise ValueError(
                 f"conformal_threshold must be in [0, 1] and conformal_coverage in (0, 1), or both null; {answer[0]} "
                 f"and {answer[1]} were given"
+            )
+        if self.memory_rows < 0 or self.memory_size < 1:
+            raise ValueError(
+                f"memory_rows must be 0 or more and memory_size 1 or more; {self.memory_rows} and {self.memory_size} "
+                "were given"
+            )
+        if not 0 < self.memory_weight < float("inf") or not 0 < self.memory_temperature < float("inf"):
+            raise ValueError(
+                f"memory_weight and memory_temperature must be positive; {self.memory_weight} and "
+                f"{self.memory_temperature} were given"
             )
         if self.num_channels not in (1, 3):
             raise ValueError(f"num_channels must be 1 (grey) or 3 (RGB); {self.num_channels} was given")

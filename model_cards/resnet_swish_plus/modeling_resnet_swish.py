@@ -87,8 +87,8 @@ class ResNetSwishForImageClassification(FerPreTrainedModel):
             hidden_states += (x,)
         return hidden_states, attentions
 
-    def classify(self, features: Tensor) -> Tensor:
-        return self.classifier(self.head(features.mean((2, 3))))
+    def embed(self, features: Tensor) -> Tensor:
+        return self.head(features.mean((2, 3)))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -75,8 +75,8 @@ class CBAM5CNNForImageClassification(FerPreTrainedModel):
             hidden_states += (x,)
         return hidden_states, attentions
 
-    def classify(self, features: Tensor) -> Tensor:
-        return self.classifier(features.flatten(1))
+    def embed(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,0 +1,157 @@
+"""Give a trained model a memory of its training rows: ``python training/remember.py --model M --data D --output O``.
+
+The rows are those that the ``recipe.yaml`` beside the weights trained on, with its labels; ``--set`` overrides keys.
+What each looks like to the network goes into the weights file, a few dozen bytes a row, and the model then answers from
+its classifier and from the rows that look alike (``fer_hf/models/layers_memory.py``). Nothing is trained.
+``memory.json`` says what that changed on validation, for all pictures and by how near the nearest remembered row is.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fer_hf.data.loaders import ArraySplit
+from fer_hf.hub import LoadedModel, ModelError, load_model, save_portable
+from fer_hf.models.layers_memory import NeighbourMemory
+from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
+from fer_hf.models.modeling_fer import FerPreTrainedModel
+from training.config import Recipe, load_recipe
+from training.files import write_json, write_text
+from training.precision import layout
+from training.provenance import FILE_NAME as USED
+from training.scoring import hash_weights
+from training.train import load_data
+from training.views import View, predict_views
+
+FILE_NAME = "memory.json"
+_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the validation rows, farthest from any remembered row first
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, help="a folder that train.py wrote, with its recipe.yaml")
+    parser.add_argument("--data", required=True, nargs="+", help="what it was trained on, as in train.py")
+    parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
+    parser.add_argument("--output", required=True, type=Path, help="the model folder to write, another one")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument("--size", type=int, default=32, help="bytes of each row (default: %(default)s)")
+    parser.add_argument(
+        "--weight", type=float, default=10.0, help="of a row that looks the same (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.03, help="how soon others count less (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args(argv)
+
+
+def open_model(folder: Path, device: torch.device) -> LoadedModel:
+    """The model without any memory, on the device. Raises ValueError for what cannot have one."""
+    loaded = load_model(folder)
+    if not isinstance(loaded.model, FerPreTrainedModel) or isinstance(loaded.model, FerEnsembleForImageClassification):
+        raise ValueError(
+            f"{folder} is of type {loaded.model.config.model_type}, which has no classifier of its own to stand beside;"
+            " give one of this project's single models, such as a member of the ensemble"
+        )
+    loaded.model.forget()
+    loaded.model.to(device, memory_format=layout(loaded.model, device))
+    return loaded
+
+
+def embed(loaded: LoadedModel, images: Tensor, views: tuple[View, ...]) -> Tensor:
+    """What the classifier reads of uint8 pictures (N, C, H, W), the mean over their views: (N, D)."""
+    model = loaded.model
+
+    def answer(pixels: Tensor) -> Tensor:
+        return model.embed(model.features(pixels)[0][-1])
+
+    return predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer).mean(1)
+
+
+def by_nearness(memory: NeighbourMemory, embeddings: Tensor, raw_logits: Tensor, labels: Tensor) -> list[dict]:
+    """How often classifier and memory are right, for all pictures and by how near the nearest remembered row is."""
+    nearest = torch.cat([memory.similarity(part).amax(1) for part in embeddings.split(512)])
+    mixed = torch.cat([memory(*part) for part in zip(embeddings.split(512), raw_logits.split(512), strict=True)])
+    alone, together = raw_logits.argmax(1) == labels, mixed.argmax(1) == labels
+    order = nearest.argsort()
+    ends = [round(share * len(order)) for share in _SHARES]
+    groups = (order, *(order[begin:end] for begin, end in itertools.pairwise((0, *ends))))
+    return [
+        {
+            "n": len(rows),
+            "nearest_cosine": [round(float(nearest[rows].min()), 3), round(float(nearest[rows].max()), 3)],
+            "classifier_accuracy": float(alone[rows].float().mean()),
+            "accuracy": float(together[rows].float().mean()),
+        }
+        for rows in groups
+        if len(rows)
+    ]
+
+
+def remember(
+    loaded: LoadedModel, train: ArraySplit, validation: ArraySplit, size: int, weight: float, temperature: float
+) -> list[dict]:
+    """Give the model a memory of the training rows; returns how it does on validation, one view a picture."""
+    model = loaded.model
+    keys = embed(loaded, train.images, (View(), View(flip=True)))
+    memory = NeighbourMemory.of(keys, train.targets.cpu(), size, weight, temperature)
+    queries = embed(loaded, validation.images, (View(),))
+    with torch.inference_mode():
+        raw_logits = model.classifier(queries.to(model.device)).cpu()
+        rows = by_nearness(memory, queries, raw_logits, validation.labels.cpu())
+    model.remember(memory.to(model.device))
+    model.config.temperature = 1.0  # that of the classifier alone
+    model.config.conformal_threshold = model.config.conformal_coverage = None
+    return rows
+
+
+def recipe_of(folder: Path, overrides: list[str]) -> Recipe:
+    """The recipe that a model folder was trained with. Raises ValueError where it holds none."""
+    if not (folder / "recipe.yaml").is_file():
+        raise ValueError(f"{folder} has no recipe.yaml, which says what it was trained on; give a folder of train.py")
+    return load_recipe(folder / "recipe.yaml", overrides)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the model with its memory, and what it was trained with, to the output folder."""
+    arguments = parse_arguments(argv)
+    if arguments.output.resolve() == arguments.model.resolve():
+        raise ValueError(
+            f"--output is the folder of --model, {arguments.model}; give another one, which can be compared"
+        )
+    recipe = recipe_of(arguments.model, arguments.set)
+    loaded = open_model(arguments.model, torch.device(arguments.device))
+    train, validation, _ = load_data(recipe, loaded.processor, arguments.data, arguments.votes)
+    print(f"looking at {len(train):,} training and {len(validation):,} validation pictures")
+    rows = remember(loaded, train, validation, arguments.size, arguments.weight, arguments.temperature)
+    folder = save_portable(loaded.model, loaded.processor, arguments.output)
+    for name in ("recipe.yaml", USED):
+        if (arguments.model / name).is_file():
+            write_text(folder / name, (arguments.model / name).read_text())
+    head = {
+        "weights_sha256": hash_weights(folder),
+        "rows": len(train),
+        "labels": recipe.data.labels,
+        "validation_labels": recipe.data.validation_labels,
+        "size": arguments.size,
+        "weight": arguments.weight,
+        "temperature": arguments.temperature,
+    }
+    write_json(folder / FILE_NAME, head | {"validation": rows})
+    for row in rows:
+        low, high = row["nearest_cosine"]
+        print(
+            f"{row['n']:6,} pictures, nearest row at {low:.3f} to {high:.3f}: classifier "
+            f"{100 * row['classifier_accuracy']:.1f}%, with the memory {100 * row['accuracy']:.1f}%"
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, ModelError) as error:
+        sys.exit(f"remember.py: {error}")
