@@ -249,7 +249,7 @@ def sample_figure(samples: Sequence[Sample], title: str) -> Figure:
     """Crops with their attention and text, up to four pairs in a row."""
     columns = min(len(samples), 4)
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(3.0 * columns + 0.2, 2.05 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.2 * columns + 0.2, 1.55 * rows + 0.4), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, sample in zip(panels, samples, strict=False):

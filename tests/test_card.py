@@ -197,6 +197,7 @@ def test_a_memory_says_what_it_holds_and_what_it_changes(copy):
         {"n": 18, "nearest_cosine": [0.4, 0.625], "classifier_accuracy": 0.5, "accuracy": 0.55},
     ]
     record = {"rows": 1390, "size": 32, "weight": 10.0, "labels": "fer2013", "validation": validation}
+    record["command"] = "python training/remember.py"
     write_json(copy / "memory.json", record | {"weights_sha256": read(copy)["weights_sha256"]})
     text = " ".join(card.render(copy).split())
     assert "remembers 1,390 training pictures: no pictures, but 32 bytes of what each looks like" in text
@@ -205,6 +206,7 @@ def test_a_memory_says_what_it_holds_and_what_it_changes(copy):
     )
     rows = rows_of_tables(card.render(copy))
     assert ["all 70", "60.0", "70.0"] in rows
+    assert "Made from the same weights without it by `python training/remember.py`" in text
     assert ["18 at 0.40 to 0.62", "50.0", "55.0"] in rows
 
 

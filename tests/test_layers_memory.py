@@ -58,7 +58,8 @@ def test_keys_are_whitened_unit_vectors_of_the_rows():
     values = torch.eye(2)[torch.arange(400) % 2]
     memory = NeighbourMemory.of(rows, values, 2, 10.0, 0.03)
     places = (rows - rows.mean(0)).double() @ memory.projection.double()
-    torch.testing.assert_close(places.T @ places / 400, torch.eye(2).double(), atol=1e-4, rtol=0)
+    spread = places.T @ places
+    torch.testing.assert_close(spread / spread[0, 0], torch.eye(2).double(), atol=2e-3, rtol=0)
     torch.testing.assert_close(memory.keys.float().norm(dim=1) / 127, torch.ones(400), atol=0.01, rtol=0)
     torch.testing.assert_close(memory.similarity(rows).diag(), torch.ones(400), atol=0.01, rtol=0)
     assert memory.values[:2].tolist() == [[255, 0], [0, 255]]
@@ -102,6 +103,9 @@ def test_the_record_says_what_the_memory_changed(remembering, trained, tiny_data
     record = json.loads((remembering / "memory.json").read_text())
     assert (record["rows"], record["labels"], record["size"], record["weight"]) == (139, "fer2013", 8, 10.0)
     assert record["weights_sha256"] == hash_weights(remembering)
+    assert record["command"] == (
+        "python training/remember.py --model MODEL --data DATA --size 8 --weight 10 --temperature 0.03 --output OUTPUT"
+    )
     whole, *groups = record["validation"]
     assert whole["n"] == 70 == sum(group["n"] for group in groups)
     hits = sum(round(group["n"] * group["accuracy"]) for group in groups)

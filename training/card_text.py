@@ -295,8 +295,8 @@ def memory_text(record: dict) -> str:
         "Part of what that gains is owed to near copies: of some photographs FER2013 holds several, which differ in "
         "crop, size or a few pixels, and only equal ones are left out of training. So here is what the memory changes "
         "by how near the nearest remembered picture is (cosine), in percent on validation, one view a picture. The "
-        "nearest are mostly such copies; for photographs from elsewhere, read the others.\n\n"
+        "nearest hold many such copies; for photographs from elsewhere, read the others.\n\n"
         f"{table(['validation pictures', 'classifier alone', 'with the memory'], rows)}\n\n"
         "`model.forget()` drops the memory. Do so before training on, since it fits these weights alone; "
-        "`training/train.py` does by itself."
+        f"`training/train.py` does by itself.\n\nMade from the same weights without it by `{record['command']}`"
     )

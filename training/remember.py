@@ -8,6 +8,7 @@ its classifier and from the rows that look alike (``fer_hf/models/layers_memory.
 
 import argparse
 import itertools
+import shlex
 import sys
 from pathlib import Path
 
@@ -116,6 +117,14 @@ def recipe_of(folder: Path, overrides: list[str]) -> Recipe:
     return load_recipe(folder / "recipe.yaml", overrides)
 
 
+def command(arguments: argparse.Namespace) -> str:
+    """The command line, with placeholders for the model and files that are not in the repository."""
+    parts = ["python training/remember.py --model MODEL --data DATA", *(["--votes VOTES"] if arguments.votes else [])]
+    parts += [f"--set {shlex.join(arguments.set)}"] if arguments.set else []
+    parts += [f"--{name} {getattr(arguments, name):g}" for name in ("size", "weight", "temperature")]
+    return " ".join([*parts, "--output OUTPUT"])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Write the model with its memory, and what it was trained with, to the output folder."""
     arguments = parse_arguments(argv)
@@ -140,6 +149,7 @@ def main(argv: list[str] | None = None) -> None:
         "size": arguments.size,
         "weight": arguments.weight,
         "temperature": arguments.temperature,
+        "command": command(arguments),
     }
     write_json(folder / FILE_NAME, head | {"validation": rows})
     for row in rows:
