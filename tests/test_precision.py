@@ -62,3 +62,11 @@ def test_depthwise_networks_keep_plain_order_on_a_gpu_alone():
     plain, gpu, cpu = nn.Sequential(nn.Conv2d(4, 8, 3)), torch.device("cuda"), torch.device("cpu")
     assert layout(separable(), gpu) == torch.contiguous_format
     assert layout(separable(), cpu) == layout(plain, gpu) == layout(plain, cpu) == torch.channels_last
+
+
+def test_what_crashes_in_channels_last_on_a_cpu_keeps_plain_order_there():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    strided = {channels: nn.Sequential(nn.Conv2d(channels, 8, 1, stride=2)) for channels in (8, 12, 16)}
+    assert [layout(strided[channels], cpu) for channels in (8, 12)] == [torch.contiguous_format] * 2
+    assert layout(strided[16], cpu) == layout(strided[8], gpu) == torch.channels_last
+    assert layout(nn.Sequential(nn.Conv2d(8, 8, 1)), cpu) == torch.channels_last

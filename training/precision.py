@@ -32,10 +32,22 @@ def layout(model: nn.Module, device: torch.device) -> torch.memory_format:
     """The order of a network's weights in memory that is faster there; its activations follow.
 
     Channels last, but not for depthwise convolutions on a GPU: a step of EfficientNet-B0 on 256 pictures of 64 pixels
-    took an H200 61 ms with it and 38 ms without.
+    took an H200 61 ms with it and 38 ms without. Nor for what crashes in it on a CPU.
     """
-    depthwise = device.type == "cuda" and any(map(is_depthwise, model.modules()))
-    return torch.contiguous_format if depthwise else torch.channels_last
+    avoids_it = {"cuda": is_depthwise, "cpu": _reads_beyond_its_input}.get(device.type)
+    contiguous = avoids_it and any(map(avoids_it, model.modules()))
+    return torch.contiguous_format if contiguous else torch.channels_last
+
+
+def _reads_beyond_its_input(module: nn.Module) -> bool:
+    """Whether a convolution is strided and 1×1 over a number of channels that 16 does not divide.
+
+    With channels last, oneDNN's backward pass of one ended the process on a CPU with AVX512 (torch 2.14.1, 8 and 12
+    channels at 48×48, fp32).
+    """
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels % 16 != 0
 
 
 def pick_precision(wanted: str, device: torch.device) -> str:

@@ -28,8 +28,8 @@ class NeighbourMemory(nn.Module):
     def __init__(self, width: int, rows: int, size: int, num_labels: int, weight: float, temperature: float):
         super().__init__()
         self.weight, self.temperature = weight, temperature
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("projection", torch.zeros(width, size))
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float16))
+        self.register_buffer("projection", torch.zeros(width, size, dtype=torch.float16))
         self.register_buffer("keys", torch.zeros(rows, size, dtype=torch.int8))
         self.register_buffer("values", torch.zeros(rows, num_labels, dtype=torch.uint8))
 
@@ -51,7 +51,8 @@ class NeighbourMemory(nn.Module):
         variances, axes = variances[-size:].flip(0), axes[:, -size:].flip(1)
         floor = variances[0] * torch.finfo(torch.float32).eps  # an axis without variance tells nothing
         memory.mean.copy_(embeddings.double().mean(0))
-        memory.projection.copy_(axes / variances.clamp_min(floor).sqrt())
+        projection = axes / variances.clamp_min(floor).sqrt()
+        memory.projection.copy_(projection / projection.abs().max())  # a cosine does not know its scale, float16 does
         memory.keys.copy_((memory.place(embeddings) * KEY_SCALE).round())
         memory.values.copy_((values * VALUE_SCALE).round())
         return memory.eval()
