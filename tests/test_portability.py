@@ -118,6 +118,7 @@ def test_weights_are_half_size_and_say_float32(folders):
         "configuration_resnet_swish.py",
         "image_processing_fer.py",
         "layers_attention.py",
+        "layers_memory.py",
         "modeling_fer.py",
         "modeling_resnet_swish.py",
     }
