@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fer_hf.hub import load_model, save_portable
+from fer_hf.models import modeling_fer
 from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from training import remember, train
@@ -132,6 +133,20 @@ def test_a_model_that_learns_answers_from_its_classifier_alone(remembering):
     model.forget()
     torch.testing.assert_close(model(pixels).raw_logits, alone)
     assert not any(name.startswith("memory") for name in model.state_dict())
+
+
+def test_training_with_a_memory_is_warned_of(remembering, monkeypatch):
+    said = []
+    monkeypatch.setattr(modeling_fer.logger, "warning_once", said.append)
+    model = load_model(remembering).model.train()
+    pixels = torch.randn(4, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    model(pixels)
+    assert len(said) == 1
+    assert "call forget() before they learn on" in said[0]
+    model.forget()
+    model(pixels)
+    model.eval()(pixels)
+    assert len(said) == 1
 
 
 def test_training_on_from_a_memory_drops_it(remembering, tiny_data_path, tmp_path):

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .configuration_fer import FerConfig
 from .layers_memory import NeighbourMemory
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -120,7 +122,11 @@ class FerPreTrainedModel(PreTrainedModel):
         hidden_states, attentions = self.features(pixel_values)
         embedding = self.embed(hidden_states[-1])
         raw_logits = self.classifier(embedding)
-        if self.memory is not None and not self.training:
+        if self.memory is not None and self.training:
+            logger.warning_once(
+                "this model's memory fits the weights it was made for: call forget() before they learn on"
+            )
+        elif self.memory is not None:
             raw_logits = self.memory(embedding, raw_logits)
         return raw_logits, hidden_states, attentions
 
