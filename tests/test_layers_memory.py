@@ -204,6 +204,8 @@ def test_a_config_that_says_nonsense_of_its_memory_is_refused(tiny_model_path, c
         ({"--output": "{model}"}, "--output is the folder of --model"),
         ({"--model": "{bare}"}, "has no recipe.yaml"),
         ({"--size": "500"}, "span at most"),
+        ({"--size": "0"}, "memory_size 1 or more; 0 and 0 were given"),
+        ({"--weight": "-1"}, "memory_weight and memory_temperature must be positive; -1.0 and 0.03 were given"),
     ],
 )
 def test_what_cannot_be_remembered_is_said(trained, tiny_model_path, tiny_data_path, tmp_path, changes, said):
@@ -219,4 +221,4 @@ def test_an_ensemble_is_refused_by_the_command(trained, tmp_path):
     ensemble = FerEnsembleForImageClassification.from_members([(one.model, one.processor)])
     folder = save_portable(ensemble, one.processor, tmp_path / "ensemble")
     with pytest.raises(ValueError, match="give one of this project's single models"):
-        remember.open_model(folder, torch.device("cpu"))
+        remember.open_model(folder, "cpu")

@@ -16,15 +16,13 @@ import torch
 from torch import Tensor
 
 from fer_hf.data.loaders import ArraySplit
-from fer_hf.hub import LoadedModel, ModelError, load_model, save_portable
+from fer_hf.hub import ModelError, save_portable
 from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
-from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.config import Recipe, load_recipe
 from training.files import write_json, write_text
-from training.precision import layout
 from training.provenance import FILE_NAME as USED
-from training.scoring import hash_weights
+from training.scoring import Loaded, hash_weights, load
 from training.train import load_data
 from training.views import View, predict_views
 
@@ -50,20 +48,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def open_model(folder: Path, device: torch.device) -> LoadedModel:
-    """The model without any memory, on the device. Raises ValueError for what cannot have one."""
-    loaded = load_model(folder)
-    if not isinstance(loaded.model, FerPreTrainedModel) or isinstance(loaded.model, FerEnsembleForImageClassification):
+def open_model(folder: Path, device: str, **memory: float) -> Loaded:
+    """The model without any memory. Raises ValueError where its config may not have these values of ``memory``."""
+    loaded = load(str(folder), device)
+    config = loaded.model.config
+    if isinstance(loaded.model, FerEnsembleForImageClassification):
         raise ValueError(
-            f"{folder} is of type {loaded.model.config.model_type}, which has no classifier of its own to stand beside;"
-            " give one of this project's single models, such as a member of the ensemble"
+            f"{folder} is of type {config.model_type}, which has no classifier of its own to stand beside; give one of "
+            "this project's single models, such as a member of the ensemble"
         )
+    type(config)(**{**config.to_dict(), **memory})  # which knows what is allowed, before minutes of looking
     loaded.model.forget()
-    loaded.model.to(device, memory_format=layout(loaded.model, device))
     return loaded
 
 
-def embed(loaded: LoadedModel, images: Tensor, views: tuple[View, ...]) -> Tensor:
+def embed(loaded: Loaded, images: Tensor, views: tuple[View, ...]) -> Tensor:
     """What the classifier reads of uint8 pictures (N, C, H, W), the mean over their views: (N, D)."""
     model = loaded.model
 
@@ -94,7 +93,7 @@ def by_nearness(memory: NeighbourMemory, embeddings: Tensor, raw_logits: Tensor,
 
 
 def remember(
-    loaded: LoadedModel, train: ArraySplit, validation: ArraySplit, size: int, weight: float, temperature: float
+    loaded: Loaded, train: ArraySplit, validation: ArraySplit, size: int, weight: float, temperature: float
 ) -> list[dict]:
     """Give the model a memory of the training rows; returns how it does on validation, one view a picture."""
     model = loaded.model
@@ -133,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
             f"--output is the folder of --model, {arguments.model}; give another one, which can be compared"
         )
     recipe = recipe_of(arguments.model, arguments.set)
-    loaded = open_model(arguments.model, torch.device(arguments.device))
+    settings = {f"memory_{name}": getattr(arguments, name) for name in ("size", "weight", "temperature")}
+    loaded = open_model(arguments.model, arguments.device, **settings)
     train, validation, _ = load_data(recipe, loaded.processor, arguments.data, arguments.votes)
     print(f"looking at {len(train):,} training and {len(validation):,} validation pictures")
     rows = remember(loaded, train, validation, arguments.size, arguments.weight, arguments.temperature)
