@@ -101,6 +101,16 @@ def tiny_data_path(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def finished(tiny_data_path, tmp_path_factory) -> Path:
+    """The output of one whole run of the tiny recipe."""
+    from tests.tiny_recipe import run, write
+
+    folder = tmp_path_factory.mktemp("run")
+    run(write(folder, average={"ema_decay": 0.9}), tiny_data_path, folder / "out")
+    return folder / "out"
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A local stand-in for the Hub that this process takes for the Hub; repositories of ``user`` are its own."""

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.test_training import run, write
+from tests.tiny_recipe import run, write
 from training.config import Phase, Recipe, as_run
 from training.pace import Pace
 

@@ -50,7 +50,7 @@ def spread(world: int, *paths: Path) -> list[dict]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_training"])
+    context.set_forkserver_preload(["tests.tiny_recipe"])
     paths[-1].mkdir()
     children = [context.Process(target=_work, args=(rank, world, port, *paths)) for rank in range(world)]
     for child in children:

@@ -1,8 +1,12 @@
-"""A recipe that trains in seconds, for tests; ``write`` puts it into a file with changes."""
+"""A recipe that trains in seconds, for tests; ``write`` puts it into a file with changes, ``run`` trains it."""
 
 from pathlib import Path
 
+import torch
 import yaml
+
+from training import train
+from training.checkpoints import latest_checkpoint, load_checkpoint
 
 TINY = {
     "name": "tiny",
@@ -21,3 +25,18 @@ def write(folder: Path, **changes) -> Path:
     recipe = {**TINY, **changes}
     path.write_text(yaml.safe_dump({key: recipe[key] for key in recipe if key != "epochs" or "phases" not in changes}))
     return path
+
+
+def run(recipe: Path, data: Path, output: Path, *more: str) -> None:
+    """Train a recipe as the command line does."""
+    train.main(["--recipe", str(recipe), "--data", str(data), "--output", str(output), "--tracker", "none", *more])
+
+
+def last_weights(output: Path) -> dict[str, torch.Tensor]:
+    """The weights in a run's newest checkpoint."""
+    return load_checkpoint(latest_checkpoint(output / "checkpoints"))["model"]
+
+
+def same(a: dict, b: dict) -> bool:
+    """Whether two dicts hold the same tensors, to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

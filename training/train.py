@@ -166,6 +166,32 @@ def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator
     )
 
 
+def begin(run: Run, output: Path) -> None:
+    """Write the recipe, open the trackers, and go on from the last checkpoint where there is one."""
+    if run.accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "recipe.yaml", dump_recipe(run.recipe))
+    run.accelerator.init_trackers(run.recipe.name)
+    if run.resume():
+        progress = run.progress
+        run.accelerator.print(
+            f"this run is finished, after {progress.epoch} epochs; it goes on once its recipe has more"
+            if progress.finished
+            else f"resuming in epoch {progress.epoch + 1}, batch {progress.batch}"
+        )
+
+
+def end(run: Run, output: Path) -> None:
+    """Say what was kept, and let a run that had a time limit record the epochs that it came to."""
+    recipe, progress = run.recipe, run.progress
+    if run.accelerator.is_main_process and run.pace.ends_at is not None:
+        for folder in (output, output / "best"):
+            write_text(folder / "recipe.yaml", dump_recipe(as_run(recipe, progress.phase_epochs)))
+    kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
+    run.accelerator.print(f"{kept} after epoch {progress.best_epoch + 1}; the model is in {output / 'best'}")
+    run.accelerator.end_training()
+
+
 def main(argv: list[str] | None = None) -> Progress | None:
     """Train as the arguments say; returns where the run ended, None for a dry run."""
     arguments = parse_arguments(argv)
@@ -210,24 +236,9 @@ def main(argv: list[str] | None = None) -> Progress | None:
     if arguments.dry_run:
         dry_run(run)
         return None
-    if accelerator.is_main_process:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        write_text(arguments.output / "recipe.yaml", dump_recipe(recipe))
-    accelerator.init_trackers(recipe.name)
-    if run.resume():
-        progress = run.progress
-        accelerator.print(
-            f"this run is finished, after {progress.epoch} epochs; it goes on once its recipe has more"
-            if progress.finished
-            else f"resuming in epoch {progress.epoch + 1}, batch {progress.batch}"
-        )
+    begin(run, arguments.output)
     progress = run.train()
-    if accelerator.is_main_process and limit_s is not None:
-        for folder in (arguments.output, arguments.output / "best"):
-            write_text(folder / "recipe.yaml", dump_recipe(as_run(recipe, progress.phase_epochs)))
-    kept = "the last model" if recipe.select == "last" else f"best {recipe.select} {abs(progress.best_score):.4f}"
-    accelerator.print(f"{kept} after epoch {progress.best_epoch + 1}; the model is in {arguments.output / 'best'}")
-    accelerator.end_training()
+    end(run, arguments.output)
     return progress
 
 

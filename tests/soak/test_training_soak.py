@@ -2,8 +2,8 @@
 
 import random
 
-from tests.test_training import killed_and_resumed, last_weights, same
-from tests.tiny_recipe import write
+from tests.test_resuming import killed_and_resumed
+from tests.tiny_recipe import last_weights, same, write
 
 
 def test_twenty_kills(tiny_data_path, tmp_path):
