@@ -123,8 +123,16 @@ def test_without_a_sample_only_the_same_pictures_are_recognised():
 
 def test_overlap_of_large_splits_is_estimated_from_a_sample():
     used = provenance.describe(split_of(range(8000)))
-    assert len(used["sample"]["pixel_sha256"]) < 1500
+    assert 400 < len(used["sample"]["pixel_sha256"]) < 1000
     assert provenance.overlap(used, split_of(range(4000, 12000))) == pytest.approx(0.5, abs=0.06)
+
+
+def test_records_of_unequal_size_join_to_the_sparser_sample():
+    large, small = ({"train": provenance.describe(split_of(rows))} for rows in (range(8000), range(8000, 11000)))
+    joined = provenance.seen_by_any([large, small], "train")
+    assert joined["sample"]["every"] == large["train"]["sample"]["every"] == 16
+    assert set(large["train"]["sample"]["pixel_sha256"]) < set(joined["sample"]["pixel_sha256"])
+    assert provenance.overlap(joined, split_of(range(7000, 9000))) == 1
 
 
 def test_overlap_is_unknown_where_no_picture_could_be_in_the_sample():

@@ -163,6 +163,31 @@ def test_a_card_that_differs_from_its_report_is_out_of_date(copy):
         card.main(["--model", str(copy), "--check"])
 
 
+def test_pictures_of_another_source_are_not_said_to_be_fer2013s(copy):
+    (copy / "report_fer2013.json").unlink()
+    (copy / "training_data.json").unlink()
+    write_json(copy / "report.json", read(copy) | {"labels": "dataset"})
+    card.main(["--model", str(copy)])
+    text = body(copy)
+    assert not [word for word in ("FER2013", "FER+", "PrivateTest", "2013", "48×48 and grey") if word in text]
+    assert "Pictures of its own source" in text
+    (head,) = ModelCard((copy / "README.md").read_text()).data.to_dict()["model-index"]
+    assert {result["dataset"]["type"] for result in head["results"]} == {"own-pictures"}
+
+
+def test_what_goes_on_from_fer2013_names_both_sources(copy):
+    (copy / "report_fer2013.json").unlink()
+    write_json(copy / "report.json", read(copy) | {"labels": "dataset"})
+    write_json(
+        copy / "training_data.json", {"train": {"n": 9, "labels": "dataset"}, "start": {"n": 8, "labels": "fer2013"}}
+    )
+    card.main(["--model", str(copy)])
+    text = body(copy)
+    assert "Pictures of its own source" in text
+    assert "goodfellow2013challenges" in text
+    assert "FER+" not in text
+
+
 def test_reports_of_other_weights_are_refused(copy):
     write_json(copy / "report.json", read(copy) | {"weights_sha256": "0"})
     with pytest.raises(ValueError, match="are of different weights"):

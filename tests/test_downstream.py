@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 import fer_hf  # noqa: F401  (registers the classes)
+from fer_hf.models.layers_memory import NeighbourMemory
 
 
 def load(path, **options):
@@ -44,6 +45,25 @@ def test_a_new_vocabulary_gets_a_new_head_and_keeps_the_rest(tiny_model_path):
     assert fresh.classifier.weight.std() > 0
 
 
+def test_what_was_fitted_to_the_old_head_goes_with_it(tiny_model_path, batch, tmp_path):
+    old = load(tiny_model_path)
+    with torch.inference_mode():
+        embeddings = old.embed(old.features(batch["pixel_values"])[0][-1])
+    old.remember(NeighbourMemory.of(embeddings, torch.eye(7)[batch["labels"]], 2, 10.0, 0.03))
+    old.config.temperature, old.config.conformal_threshold, old.config.conformal_coverage = 0.5, 0.2, 0.9
+    old.save_pretrained(tmp_path)
+    again, info = load(tmp_path, output_loading_info=True)
+    assert (again.config.temperature, again.config.memory_rows) == (0.5, 4)
+    assert not info["missing_keys"]
+    fresh = load(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert fresh.memory is None
+    config = fresh.config
+    assert (config.temperature, config.conformal_threshold, config.conformal_coverage) == (1.0, None, None)
+    fresh.save_pretrained(tmp_path / "fresh")
+    with torch.inference_mode():
+        assert torch.equal(load(tmp_path / "fresh")(batch["pixel_values"]).logits, fresh(batch["pixel_values"]).logits)
+
+
 def test_labels_give_a_loss(tiny_model_path, batch):
     model = load(tiny_model_path)
     output = model(**batch)
@@ -76,27 +96,32 @@ def test_compiled_model_answers_the_same(tiny_model_path, batch):
         torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits)
 
 
-def test_the_stock_trainer_trains_and_its_output_loads(tiny_model_path, batch, tmp_path):
+def stock_trainer(model, batch, folder, changes=None, **options):
+    """transformers' Trainer for these rows, as to train and to evaluate on."""
     from transformers import Trainer, TrainingArguments
 
     rows = [
         {"pixel_values": image, "labels": label}
         for image, label in zip(batch["pixel_values"], batch["labels"], strict=True)
     ]
+    arguments = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    } | (changes or {})
+    arguments = TrainingArguments(output_dir=str(folder), **arguments)
+    return Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows, **options), rows
+
+
+def test_the_stock_trainer_trains_and_its_output_loads(tiny_model_path, batch, tmp_path):
     model = load(tiny_model_path)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "run"),
-        max_steps=2,
-        per_device_train_batch_size=2,
-        learning_rate=1e-2,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-    )
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+    trainer, rows = stock_trainer(model, batch, tmp_path / "run")
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
     assert trainer.predict(rows).label_ids.tolist() == [0, 3, 6, 3]
@@ -104,6 +129,44 @@ def test_the_stock_trainer_trains_and_its_output_loads(tiny_model_path, batch, t
     trainer.save_model(tmp_path / "trained")
     saved = load(tmp_path / "trained")
     assert all(torch.equal(value, saved.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_the_stock_trainer_accumulates_to_the_step_of_the_whole_batch(tiny_model_path, batch, tmp_path):
+    steps = []
+    for size, accumulate in ((4, 1), (1, 4)):
+        model = load(tiny_model_path)
+        model.requires_grad_(False).classifier.requires_grad_(True)
+        before = model.classifier.weight.clone()
+        changes = {
+            "max_steps": 1,
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": accumulate,
+            "optim": "sgd",
+            "max_grad_norm": 0,
+        }
+        trainer, _ = stock_trainer(model, batch, tmp_path / str(size), changes)
+        model.train = lambda mode=True, model=model: model  # batch norms of single pictures would be others
+        trainer.train()
+        steps.append(model.classifier.weight.detach() - before)
+    assert steps[0].abs().max() > 0
+    torch.testing.assert_close(steps[1], steps[0])
+
+
+def test_the_stock_trainer_hands_logits_to_metrics(tiny_model_path, batch, tmp_path):
+    seen = []
+
+    def compute_metrics(predictions):
+        seen.append(predictions.predictions)
+        return {"accuracy": (predictions.predictions.argmax(1) == predictions.label_ids).mean()}
+
+    model = load(tiny_model_path)
+    model.config.output_hidden_states = model.config.output_attentions = True
+    trainer, _ = stock_trainer(model, batch, tmp_path, compute_metrics=compute_metrics)
+    with torch.inference_mode():
+        expected = model(batch["pixel_values"]).logits
+    accuracy = (expected.argmax(1) == batch["labels"]).float().mean().item()
+    assert trainer.evaluate()["eval_accuracy"] == pytest.approx(accuracy)
+    torch.testing.assert_close(torch.from_numpy(seen[0]), expected)
 
 
 def test_save_and_reload_is_exact(tiny_model_path, batch, tmp_path):

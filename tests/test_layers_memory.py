@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
+import yaml
 
 from fer_hf.hub import load_model, save_portable
 from fer_hf.models import modeling_fer
@@ -222,3 +224,15 @@ def test_an_ensemble_is_refused_by_the_command(trained, tmp_path):
     folder = save_portable(ensemble, one.processor, tmp_path / "ensemble")
     with pytest.raises(ValueError, match="give one of this project's single models"):
         remember.open_model(folder, "cpu")
+
+
+def test_a_run_whose_pictures_stayed_on_disk_can_remember_them_too(trained, remembering, tiny_data_path, tmp_path):
+    shutil.copytree(trained, tmp_path / "lazy")
+    recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
+    recipe["data"]["in_memory"] = False
+    (tmp_path / "lazy" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    folder = tmp_path / "model"
+    remember.main([
+        "--model", str(tmp_path / "lazy"), "--data", str(tiny_data_path), "--output", str(folder), "--size", "8",
+    ])  # fmt: skip
+    assert torch.equal(load_model(folder).model.memory.keys, load_model(remembering).model.memory.keys)

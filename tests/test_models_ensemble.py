@@ -127,6 +127,14 @@ def test_one_folder_holds_everything_and_works_in_the_stock_pipeline(tmp_path, c
     assert scores == pytest.approx({name: float(expected_scores[i]) for i, name in enumerate(FER7)}, abs=1e-6)
 
 
+def test_an_ensemble_under_other_class_names_is_refused_in_one_sentence(tmp_path):
+    model, _ = ensemble_of([grey_member()])
+    model.save_pretrained(tmp_path)
+    names = {index: f"x{index}" for index in range(7)}
+    with pytest.raises(ValueError, match=r"member 1 knows the classes \['angry', .* the ensemble \['x0', "):
+        AutoModelForImageClassification.from_pretrained(tmp_path, id2label=names)
+
+
 def test_members_are_copies_and_an_ensembles_temperature_is_its_own():
     members = [grey_member()]
     model, _ = ensemble_of(members)

@@ -190,3 +190,13 @@ def test_a_mismatched_first_convolution_is_initialised_not_left_to_chance(tmp_pa
     expected = (2 / (stem.shape[0] * 9)) ** 0.5  # He et al., arXiv 1502.01852, over the outputs
     assert stem.shape[1] == 3
     assert float(stem.detach().std()) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("resnetblur18", 48), ("efficientformerv2_s0", 224)])
+def test_what_timm_computes_and_no_file_holds_is_there_after_a_reload(tmp_path, backbone, size):
+    model = build(backbone=backbone, image_size=size)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    pixel_values = torch.randn(1, model.config.num_channels, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(again(pixel_values).raw_logits, model(pixel_values).raw_logits)

@@ -92,6 +92,19 @@ def test_a_finished_run_goes_on_once_its_recipe_has_more_epochs(tiny_data_path, 
     assert same(last_weights(tmp_path / "grown"), last_weights(tmp_path / "whole"))
 
 
+def test_a_longer_recipe_averages_its_own_last_epochs(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, epochs=2, average={"swa_last": 1}, schedule={"name": "constant"})
+    run(recipe, tiny_data_path, tmp_path / "grown")
+    run(recipe, tiny_data_path, tmp_path / "grown", "--set", "epochs=4")
+    run(recipe, tiny_data_path, tmp_path / "whole", "--set", "epochs=4")
+    grown, whole = (
+        load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints"))["averages"] for name in ("grown", "whole")
+    )
+    assert grown["swa"]["n_averaged"] == 1
+    assert grown["first_swa_epoch"] == 3
+    assert same(grown["swa"], whole["swa"])
+
+
 def _train_in_child(recipe: Path, data: Path, output: Path) -> None:
     torch.set_num_threads(1)
     loop.CHECKPOINT_EVERY_S = 0

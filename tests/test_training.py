@@ -130,9 +130,14 @@ def test_training_figures_are_of_the_mixed_targets(tiny_data_path, tmp_path, mon
 
 
 def test_pictures_from_disk_train_to_the_same_weights_as_from_memory(tiny_data_path, tmp_path):
+    seen = []
     for in_memory in (True, False):
         recipe = write(tmp_path, epochs=1, data={"in_memory": in_memory})
         run(recipe, tiny_data_path, tmp_path / str(in_memory))
+        seen.append(read_used(tmp_path / str(in_memory) / "best"))
+        for role in ("train", "selection"):
+            assert (seen[-1][role].pop("sha256") is None) != in_memory
+    assert seen[0] == seen[1]
     assert same(last_weights(tmp_path / "True"), last_weights(tmp_path / "False"))
 
 

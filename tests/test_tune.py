@@ -6,7 +6,8 @@ import optuna
 import pytest
 
 from tests.tiny_recipe import write
-from training import tune
+from training import train, tune
+from training.loop import TrainingDiverged
 
 
 def arguments(recipe, data, output, trials: int) -> list[str]:
@@ -43,6 +44,20 @@ def test_a_trial_that_was_killed_is_tried_again_with_its_values(tiny_data_path, 
     tune.main(arguments(write(tmp_path), tiny_data_path, tmp_path, 1))
     (line,) = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
     assert {key: line[key] for key in values} == values
+
+
+def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tiny_data_path, tmp_path, monkeypatch):
+    def diverge(_):
+        raise TrainingDiverged("the loss became nan")
+
+    recipe = write(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "main", diverge)
+        with pytest.raises(ValueError, match=r"all 1 trials diverged; search lower rates"):
+            tune.main(arguments(recipe, tiny_data_path, tmp_path / "out", 1))
+    study = tune.main(arguments(recipe, tiny_data_path, tmp_path / "out", 2))
+    scores = [json.loads(line)["score"] for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
+    assert scores == [None, study.best_value]
 
 
 def test_a_recipe_that_watches_no_figure_is_refused(tmp_path):

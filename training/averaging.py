@@ -46,12 +46,14 @@ class WeightAverages:
         return {
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "swa": None if self.swa is None else self.swa.state_dict(),
+            "first_swa_epoch": self.first_swa_epoch,
         }
 
     def load_state_dict(self, state: dict) -> None:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        if self.swa is not None:
+        # A recipe that was made longer since has other last epochs: what was averaged is not theirs.
+        if self.swa is not None and state.get("first_swa_epoch", self.first_swa_epoch) == self.first_swa_epoch:
             self.swa.load_state_dict(state["swa"])
 
 

@@ -19,6 +19,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from fer_hf.model_folder import is_described, member_folders, settings_file
 from training.card_text import (
     FIGURES,
+    OWN,
     attention_table,
     calibration_text,
     class_table,
@@ -114,14 +115,16 @@ def render(folder: Path) -> str:
         memory=_section(folder / "memory.json", memory_text, primary),
         attention=_section(folder / "attention.json", attention_table, primary),
         data=training_text(used, chosen=recipe is None or recipe["select"] != "last"),
+        uses_fer2013=bool(labels - {OWN, None}),
         uses_votes=any(str(label).startswith("ferplus") for label in labels),
-        untested=all(report["split"] != "test" for report in reports.values()),
+        uses_own=OWN in labels,
+        untested=all(report["split"] != "test" and report["labels"] != OWN for report in reports.values()),
         training=recipe_text(recipe),
         recipe=recipe and yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110).strip(),
         has_samples=(folder / "samples.png").is_file(),
         has_curves=(folder / "curves.png").is_file(),
         rare=rare_text(primary),
-        subgroups=subgroup_text(folder),
+        subgroups=subgroup_text(folder, own=OWN in labels),
         license_name=LICENSE.upper(),
     )
     return str(card).strip() + "\n"
@@ -188,7 +191,7 @@ def _result(report: dict, key: str, value: float, tta: str) -> EvalResult:
     return EvalResult(
         task_type="image-classification",
         task_name="Facial expression recognition",
-        dataset_type="fer2013",
+        dataset_type="own-pictures" if report["labels"] == OWN else "fer2013",
         dataset_name=data_name(report),
         dataset_config=report["labels"],
         dataset_split=report["split"],
@@ -244,11 +247,13 @@ def rare_text(report: dict) -> str:
     return f"{named[0].upper()}{named[1:]} are rare in the split above; their figures rest on few pictures."
 
 
-def subgroup_text(folder: Path) -> str:
-    """What is known of subgroups: subgroups.md of the folder, or that nothing is."""
+def subgroup_text(folder: Path, own: bool = False) -> str:
+    """What is known of subgroups: subgroups.md of the folder, or that nothing is; ``own`` pictures are others."""
     measured = folder / "subgroups.md"
     if measured.is_file():
         return measured.read_text(encoding="utf-8").strip()
+    if own:
+        return "Not measured. Expect differences between people whom the pictures show often and others."
     return (
         "Not measured: neither data set says anything about age, sex, skin or origin. Expect differences; web search "
         "of 2013 found some people far more often than others."

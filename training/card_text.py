@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+OWN = "dataset"  # labels that came with pictures other than FER2013's
 LABEL_NAMES = {
     "fer2013": "FER2013 labels",
     "fer2013-votes": "FER2013 labels, in equal parts with what FER+ votes say of them",
     "ferplus-majority": "FER+ majority labels",
     "ferplus-soft": "FER+ vote shares",
-    "dataset": "the data set's labels",
+    OWN: "the data set's labels",
 }
 SPLIT_NAMES = {"train": "Training", "validation": "validation (PublicTest)", "test": "test (PrivateTest)"}
 SEEN = 0.5  # share of pictures from which on a split counts as the one that served for something
@@ -40,8 +41,8 @@ FIGURES = {
 
 def data_name(report: dict) -> str:
     """What was scored on, as a title: ``FER2013 validation (PublicTest), FER+ majority labels``."""
-    if report["labels"] == "dataset":
-        return f"{report['split']} split, {LABEL_NAMES['dataset']}"
+    if report["labels"] == OWN:
+        return f"{report['split']} split, {LABEL_NAMES[OWN]}"
     return f"FER2013 {SPLIT_NAMES[report['split']]}, {LABEL_NAMES[report['labels']]}"
 
 

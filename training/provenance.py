@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from fer_hf.data.loaders import ArraySplit
+from fer_hf.data.loaders import ArraySplit, LazySplit
 from training.files import read_json, write_json
 
 FILE_NAME = "training_data.json"
@@ -14,16 +14,17 @@ ROLES = ("train", "start", "teacher", "selection", "temperature", "member_weight
 FITTED = ("temperature", "member_weights")
 """Roles of a split that a report on it cross-fits."""
 _LEARNED = ("train", "start", "teacher")
-_SAMPLE_SIZE = 1000
+_SAMPLE_SIZE = 1000  # at most; half of it at least, where there are as many
 
 
-def describe(split: ArraySplit, **facts: object) -> dict:
+def describe(split: ArraySplit | LazySplit, **facts: object) -> dict:
     """What identifies a split later, after ``facts`` such as its labels.
 
-    ``sha256`` is of pictures with targets, ``pixel_sha256`` of the source pictures in any order. ``sample`` holds the
-    pictures whose hash is divisible by ``every``, so it can be compared with any other split, whatever its rows.
+    ``sha256`` is of pictures with targets, None where these stay on disk, ``pixel_sha256`` of the source pictures in
+    any order. ``sample`` holds the pictures whose hash is divisible by ``every``, so it can be compared with any other
+    split, whatever its rows.
     """
-    every = max(len(split) // _SAMPLE_SIZE, 1)
+    every = 1 << (len(split) // _SAMPLE_SIZE).bit_length()  # a power of 2: records with others keep the sparser sample
     return {
         **facts,
         "n": len(split),
@@ -39,7 +40,7 @@ def row_ids_sha256(row_ids: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(row_ids).encode()).hexdigest()
 
 
-def pixels_sha256(split: ArraySplit) -> str:
+def pixels_sha256(split: ArraySplit | LazySplit) -> str:
     """Hash of the source pictures, whatever their order and labels."""
     return hashlib.sha256("".join(sorted(split.pixel_sha256)).encode()).hexdigest()
 
@@ -63,7 +64,7 @@ def _chosen(pixel_sha256: str, every: int) -> bool:
     return int(pixel_sha256[:16], 16) % every == 0
 
 
-def write_used(model_folder: Path, role: str, split: ArraySplit, **facts: object) -> None:
+def write_used(model_folder: Path, role: str, split: ArraySplit | LazySplit, **facts: object) -> None:
     """Record in a model folder which split served in one of ``ROLES``; the others stay."""
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; choose among {', '.join(ROLES)}")

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(
             f"--output is the folder of --model, {arguments.model}; give another one, which can be compared"
         )
-    recipe = recipe_of(arguments.model, arguments.set)
+    recipe = recipe_of(arguments.model, [*arguments.set, "data.in_memory=true"])
     settings = {f"memory_{name}": getattr(arguments, name) for name in ("size", "weight", "temperature")}
     loaded = open_model(arguments.model, arguments.device, **settings)
     train, validation, _ = load_data(recipe, loaded.processor, arguments.data, arguments.votes)

@@ -14,10 +14,7 @@ def continue_from(start: LoadedModel, labels: dict) -> nn.Module:
     if model.config.id2label != labels["id2label"]:
         model = type(model)(type(model.config)(**{**model.config.to_dict(), **labels}))
         _take_over(model, start)
-    # What follows was fitted to the weights that it had.
-    model.forget()
-    model.config.temperature = 1.0
-    model.config.conformal_threshold = model.config.conformal_coverage = None
+    model.unfit()
     return model
 
 

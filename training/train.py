@@ -134,7 +134,9 @@ def load_data(
     for finding in quick_findings(source, scanned):
         PartialState().print(f"audit, {finding['level']}: {finding['text']}")
     names = recipe.data.names
-    train, dropped = source["train"], 0
+    hashes = {name: scanned.hashes_of(name).tolist() for name in ("train", "validation")}
+    train, validation = (source[name].add_column("pixel_sha256", hashes[name]) for name in hashes)
+    dropped = 0
     if recipe.data.drop_leaking:
         kept = scanned.rows_apart("train", "validation")
         train, dropped = train.select(kept), len(train) - len(kept)
@@ -143,8 +145,8 @@ def load_data(
     if recipe.data.fraction < 1:
         order = np.random.default_rng(recipe.seed).permutation(len(split))
         split = split.select(np.sort(order[: round(len(split) * recipe.data.fraction)]))
-    validation = load(source["validation"], processor, labels=recipe.data.validation_labels, names=names)
-    return split, validation, dropped
+    judges = load(validation, processor, labels=recipe.data.validation_labels, names=names)
+    return split, judges, dropped
 
 
 def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator:
@@ -211,10 +213,9 @@ def main(argv: list[str] | None = None) -> Progress | None:
 
     def keep_best(best: nn.Module) -> None:
         folder = save_portable(best, processor, arguments.output / "best")
-        if recipe.data.in_memory:
-            write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
-            if recipe.select != "last":
-                write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
+        write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
+        if recipe.select != "last":
+            write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
         if recipe.model.start_from:
             inherit_used(folder, Path(recipe.model.start_from))
         record_teachers(folder, [Path(teacher) for teacher in teachers])

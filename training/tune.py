@@ -17,6 +17,8 @@ from training.checkpoints import CheckpointError
 from training.config import load_recipe
 from training.loop import TrainingDiverged
 
+_OVER = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # what diverged is pruned
+
 
 def suggest(trial: optuna.Trial, key: str, text: str):
     """A value for a recipe key from a range as the command line writes it.
@@ -52,7 +54,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
-    """Train once with suggested values; the best validation score, higher is better."""
+    """Train once with suggested values; the best validation score, higher is better.
+
+    Raises optuna.TrialPruned where it diverges, which ends this trial and not the search.
+    """
     values = {}
     for item in arguments.search:
         key, found, text = item.partition("=")
@@ -67,8 +72,10 @@ def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
     command = ["--recipe", arguments.recipe, "--data", *arguments.data, "--output", str(arguments.output / name)]
     command += ["--votes", arguments.votes] if arguments.votes else []
     overrides = [*arguments.set, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
-    progress = train.main([*command, "--tracker", "none", "--set", *overrides])
-    return progress.best_score
+    try:
+        return train.main([*command, "--tracker", "none", "--set", *overrides]).best_score
+    except TrainingDiverged as error:
+        raise optuna.TrialPruned(str(error)) from error
 
 
 def main(argv: list[str] | None = None) -> optuna.Study:
@@ -91,18 +98,29 @@ def main(argv: list[str] | None = None) -> optuna.Study:
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params, skip_if_exists=False)
-    done = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+    done = len(study.get_trials(deepcopy=False, states=_OVER))
 
     def record(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         with (arguments.output / "trials.jsonl").open("a") as file:
             file.write(json.dumps({"trial": trial.number, "score": trial.value, **trial.params}) + "\n")
-        print(f"trial {trial.number}: {trial.value:.4f} with {trial.params}; best so far {study.best_value:.4f}")
+        score = "diverged" if trial.value is None else f"{trial.value:.4f}"
+        print(f"trial {trial.number}: {score} with {trial.params}; best so far {best(study)}")
 
     study.optimize(
         lambda trial: run_trial(arguments, trial), n_trials=max(arguments.trials - done, 0), callbacks=[record]
     )
-    print(f"best of {arguments.trials}: {study.best_value:.4f} with {study.best_params}")
+    if best(study) is None:
+        raise ValueError(
+            f"all {arguments.trials} trials diverged; search lower rates, such as optimizer.lr=log:1e-5:1e-3"
+        )
+    print(f"best of {arguments.trials}: {best(study)} with {study.best_params}")
     return study
+
+
+def best(study: optuna.Study) -> str | None:
+    """The best score so far; None where every trial has diverged."""
+    completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return f"{study.best_value:.4f}" if completed else None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 from datasets.utils import tqdm
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fer_hf.data.audit_duplicates import THUMB_PX
 from fer_hf.data.loaders import pixel_sha256
@@ -45,10 +45,13 @@ class Scan:
         """The name of the row's class."""
         return self.class_names[self.labels[row]]
 
+    def hashes_of(self, split: str) -> np.ndarray:
+        """The hashes of the pictures of one split, in its order."""
+        return self.hashes[self.splits == self.split_names.index(split)]
+
     def rows_apart(self, split: str, other: str) -> np.ndarray:
         """Indices within ``split`` of the rows whose picture does not occur in ``other``, whatever the labels."""
-        own, others = (self.hashes[self.splits == self.split_names.index(name)] for name in (split, other))
-        return np.flatnonzero(~np.isin(own, others))
+        return np.flatnonzero(~np.isin(self.hashes_of(split), self.hashes_of(other)))
 
 
 def scan(source: datasets.DatasetDict) -> Scan:
@@ -91,7 +94,7 @@ def scan(source: datasets.DatasetDict) -> Scan:
 
 def _look(picture: dict) -> tuple[str, tuple[int, int], str, bool, np.ndarray]:
     with Image.open(io.BytesIO(picture["bytes"])) as image:
-        image.load()
+        image = ImageOps.exif_transpose(image)  # as datasets decodes it
         extrema = image.getextrema()
         bands = [extrema] if isinstance(extrema[0], int) else extrema
         thumbnail = image.convert("L")

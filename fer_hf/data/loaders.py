@@ -120,6 +120,14 @@ class LazySplit:
         return tuple(self.source["row_id"])
 
     @property
+    def pixel_sha256(self) -> tuple[str, ...]:
+        """As in ArraySplit, where the source has a column of them."""
+        return tuple(self.source["pixel_sha256"])
+
+    def sha256(self) -> None:
+        """Unknown: it would take every picture in the size that the network sees."""
+
+    @property
     def batched(self) -> "LazySplit":
         return self
 

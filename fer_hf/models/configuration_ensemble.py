@@ -35,14 +35,15 @@ class FerEnsembleConfig(FerConfig):
             raise ValueError(
                 "an ensemble needs at least one member; FerEnsembleForImageClassification.from_members makes it"
             )
-        self._check_members()
+        self.check_members()
         weights = [1.0] * len(self.members) if self.weights is None else [float(weight) for weight in self.weights]
         if len(weights) != len(self.members) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
             raise ValueError(f"weights must be {len(self.members)} numbers from 0, not all 0; {self.weights} was given")
         self.weights = [weight / sum(weights) for weight in weights]
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
 
-    def _check_members(self) -> None:
+    def check_members(self) -> None:
+        """Raise ValueError where a member lacks a key, or knows other classes than the ensemble."""
         names = set(self.id2label.values())
         for index, member in enumerate(self.members, start=1):
             if set(member) - {"name"} != set(MEMBER_KEYS):

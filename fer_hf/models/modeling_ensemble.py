@@ -78,6 +78,7 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
 
     def __init__(self, config: FerEnsembleConfig):
         super().__init__(config)
+        config.check_members()  # from_pretrained(..., id2label=new) sets classes on a finished config
         self.members = nn.ModuleList(_build_member(member["config"]) for member in config.members)
         self.attention_names = tuple(
             f"member{index}.{name}" for index, member in enumerate(self.members, 1) for name in member.attention_names

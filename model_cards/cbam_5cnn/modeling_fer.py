@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,7 @@ class FerPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     gradient_checkpointing = False
+    accepts_loss_kwargs = False  # the loss is the batch's mean: transformers' Trainer divides it where it accumulates
 
     def __init__(self, config: FerConfig):
         super().__init__(config)
@@ -79,6 +81,18 @@ class FerPreTrainedModel(PreTrainedModel):
         self.attention_names: tuple[str, ...] = ()
         self._statistics_hooks: list[RemovableHandle] = []
         self.memory: NeighbourMemory | None = None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Self | tuple[Self, dict]:
+        """As transformers has it; where the classifier or the memory is not the file's, ``unfit`` follows."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        for module in model.modules():
+            if isinstance(module, FerPreTrainedModel):
+                module.restore_constants()
+        new = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+        if any(name.startswith(("classifier.", "memory.")) for name in new):
+            model.unfit()
+        return (model, info) if output_loading_info else model
 
     def post_init(self) -> None:
         """What a subclass calls once its modules are made."""
@@ -103,6 +117,15 @@ class FerPreTrainedModel(PreTrainedModel):
     def forget(self) -> None:
         """Drop the memory, which fits the weights it was made for: before they learn on, or to see what it adds."""
         self.memory, self.config.memory_rows = None, 0
+
+    def restore_constants(self) -> None:
+        """Compute what no weights file holds; called on a model and its members once the file's weights are there."""
+
+    def unfit(self) -> None:
+        """Drop what was fitted to these weights, before they are others: memory, temperature, sets of answers."""
+        self.forget()
+        self.config.temperature = 1.0
+        self.config.conformal_threshold = self.config.conformal_coverage = None
 
     @property
     def cam_layer(self) -> nn.Module:

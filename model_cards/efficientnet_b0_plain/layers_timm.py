@@ -31,6 +31,17 @@ def create_backbone(config: TimmConfig, pretrained: bool = False) -> nn.Module:
     )
 
 
+@torch.no_grad()
+def restore_constants(backbone: nn.Module, config: TimmConfig) -> None:
+    """Give buffers that no weights file holds, such as position tables, the values that timm computes for them."""
+    stored = backbone.state_dict().keys()
+    constants = {name: buffer for name, buffer in backbone.named_buffers() if name not in stored}
+    if constants:
+        computed = dict(create_backbone(config).named_buffers())
+        for name, buffer in constants.items():
+            buffer.copy_(computed[name])
+
+
 def begin_as_identity(backbone: nn.Module) -> None:
     """Zero the last batch norm of every residual branch, so that the blocks start as identities.
 

@@ -43,6 +43,8 @@ class FerConfig(PreTrainedConfig):
     """
 
     has_no_defaults_at_init: ClassVar[bool] = True
+    # What transformers' Trainer leaves out of predictions, which then are the logits.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["raw_logits", "hidden_states", "attentions"]
 
     image_size: int = 48
     num_channels: int = 1

@@ -25,6 +25,7 @@ from .layers_timm import (
     keep_resolution,
     probe,
     residual_blocks,
+    restore_constants,
 )
 from .modeling_fer import FerPreTrainedModel
 
@@ -109,6 +110,9 @@ class TimmForImageClassification(FerPreTrainedModel):
         features, gates = backbone_features(self.backbone, pixel_values, self.config, self.run)
         attended, maps = self.attention(features)
         return (features, self.attended(attended)), gates + maps
+
+    def restore_constants(self) -> None:
+        restore_constants(self.backbone, self.config)
 
     def embed(self, features: Tensor) -> Tensor:
         return self.head(features.mean((2, 3)))
