@@ -96,6 +96,7 @@ def render(folder: Path) -> str:
     primary, config = reports[""], read_config(folder)
     check_settings(config, reports)
     labels = {entry.get("labels") for entry in (*used.values(), *reports.values())}
+    own = any(report["labels"] == OWN for report in reports.values())
     card = ModelCard.from_template(
         card_data=metadata(folder.resolve().name, reports),
         template_path=str(TEMPLATE),
@@ -117,14 +118,14 @@ def render(folder: Path) -> str:
         data=training_text(used, chosen=recipe is None or recipe["select"] != "last"),
         uses_fer2013=bool(labels - {OWN, None}),
         uses_votes=any(str(label).startswith("ferplus") for label in labels),
-        uses_own=OWN in labels,
+        uses_own=own,
         untested=all(report["split"] != "test" and report["labels"] != OWN for report in reports.values()),
         training=recipe_text(recipe),
         recipe=recipe and yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110).strip(),
         has_samples=(folder / "samples.png").is_file(),
         has_curves=(folder / "curves.png").is_file(),
         rare=rare_text(primary),
-        subgroups=subgroup_text(folder, own=OWN in labels),
+        subgroups=subgroup_text(folder, own),
         license_name=LICENSE.upper(),
     )
     return str(card).strip() + "\n"
