@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,12 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, photo in enumerate(options.photos, start=1):
         try:
             result = recognizer.recognize(photo, tta=options.tta, attention=options.attention is not None)
-            drawn = _draw_attention(result, options, number)
-        except (ImageError, OSError) as error:
+        except ImageError as error:
             _fail(str(error))
             failed = True
             continue
-        print(_as_json(photo, result, drawn) if options.json else _as_text(photo, result, drawn), flush=True)
+        wanted = options.attention is not None and result.predictions
+        drawn = _attention_path(options, number) if wanted else None
+        fault = drawn and _write_attention(result, drawn)
+        line = _as_json if options.json else _as_text
+        print(line(photo, result, None if fault else drawn), flush=True)
+        if fault:
+            _fail(f"The attention picture of {photo} cannot be written to {drawn} ({fault}).")
+            failed = True
     return 2 if failed else 0
 
 
@@ -81,10 +88,22 @@ def _attention_path(options: argparse.Namespace, number: int) -> Path:
     return out if len(options.photos) == 1 else out.with_stem(f"{out.stem}-{number}")
 
 
-def _draw_attention(result: Recognition, options: argparse.Namespace, number: int) -> Path | None:
-    """Where the picture was written, or None where none was asked for or there is no face."""
-    if options.attention is None or not result.predictions:
-        return None
+def _write_attention(result: Recognition, path: Path) -> str | None:
+    """Why the file could not be written, which then is as it was before; None where it was."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            _draw_attention(result).save(part, Image.registered_extensions()[path.suffix.lower()])
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _draw_attention(result: Recognition) -> Image.Image:
+    """The photo with its faces and where the evidence for them lies."""
     scale = min(1.0, MAX_ATTENTION_PX / max(result.photo.size))
     photo = result.photo
     if scale < 1:
@@ -94,14 +113,7 @@ def _draw_attention(result: Recognition, options: argparse.Namespace, number: in
     for prediction in result.predictions:
         affine = prediction.aligned.photo_to_crop / (*scale_xy, 1)
         heat = np.maximum(heat, warp_to_photo(prediction.attention[GRAD_CAM], affine, photo.size))
-    picture = draw_faces(
-        overlay_heat(photo, heat), [_scaled(prediction, scale_xy) for prediction in result.predictions]
-    )
-    path = _attention_path(options, number)
-    part = path.with_name(f".{path.name}.part")
-    picture.save(part, Image.registered_extensions()[path.suffix.lower()])
-    part.replace(path)
-    return path
+    return draw_faces(overlay_heat(photo, heat), [_scaled(prediction, scale_xy) for prediction in result.predictions])
 
 
 def _scaled(prediction: Prediction, scale_xy: np.ndarray) -> Prediction:
@@ -133,7 +145,20 @@ def _fail(sentence: str) -> int:
     return 2
 
 
+def _main_in_a_pipe() -> int:
+    """The exit code of ``main``; 141, as a shell tells of other tools, where what reads the output has ended."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):  # what they still hold is written as Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141
+
+
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
-    sys.exit(main())
+    sys.exit(_main_in_a_pipe())

@@ -30,6 +30,19 @@ class ModelError(ValueError):
         super().__init__(f"The model {source} cannot be loaded: {cause}.")
 
 
+def split_hub_id(name: str, revision: str | None) -> tuple[str, str | None]:
+    """``user/name@revision`` as its repository and revision, which may hold slashes (``refs/pr/1``).
+
+    Raises ModelError for what can only be a path, and where ``revision`` is given and the name states another.
+    """
+    repo_id, at, stated = name.partition("@")
+    if name.startswith(("/", ".", "~")) or repo_id.count("/") > 1:
+        raise ModelError(name, "there is no such folder; check the path, or give a Hub id such as user/name")
+    if at and revision not in (None, stated):
+        raise ModelError(name, f"it names a revision, and revision={revision!r} names another; give one of them")
+    return repo_id, stated if at else revision
+
+
 def download_model(
     repo_id: str,
     revision: str | None,

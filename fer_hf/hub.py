@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .download import ModelError, download_model
+from .download import ModelError, download_model, split_hub_id
 from .model_folder import (
     CONFIG_KEYS,
     check_model_folder,
@@ -78,8 +78,9 @@ def load_model(
     ``dtype`` None takes the one that the config names. Weights on the Hub of more than ``max_bytes`` are not fetched.
     Raises ModelError with one sentence for whatever is wrong.
     """
-    folder, source, commit = _find(str(name_or_path), revision, trust_remote_code, max_bytes)
+    source = str(name_or_path)
     try:
+        folder, source, commit = _find(source, revision, trust_remote_code, max_bytes)
         if commit is None and is_described(folder):
             model, processor = _assemble(folder, source, dtype)
         else:
@@ -88,8 +89,10 @@ def load_model(
                 model, processor = _load(folder, config, processor_config, dtype or "auto", trust_remote_code, source)
     except ModelError:
         raise
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
-        raise ModelError(source, _first_sentence(error)) from error
+    # The classes that a folder names may raise anything for what its files say: ZeroDivisionError for no heads,
+    # AttributeError for an unknown dtype, ... Whatever it is, it is a property of the folder.
+    except Exception as error:
+        raise ModelError(source, _reason(error)) from error
     return LoadedModel(model, processor, source, commit)
 
 
@@ -98,15 +101,13 @@ def _find(name: str, revision: str | None, with_code: bool, max_bytes: int | Non
     if Path(name).is_dir():
         return Path(name), name, None
     if Path(name).exists():
-        raise ModelError(name, "this is a file; give the folder that holds config.json and model.safetensors")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise ModelError(name, "there is no such folder; check the path, or give a Hub id such as user/name")
-    repo_id, at, stated = name.partition("@")
-    if at and revision is not None and stated != revision:
-        raise ModelError(name, f"it names a revision, and revision={revision!r} names another; give one of them")
-    revision = stated if at else revision
+        wanted = "give the folder that holds config.json and model.safetensors"
+        if Path(name).suffix == ".onnx":
+            wanted = f"run it with backend='onnx' (--backend onnx), or {wanted}"
+        raise ModelError(name, f"this is a file; {wanted}")
+    repo_id, revision = split_hub_id(name, revision)
     folder, commit = download_model(repo_id, revision, with_code=with_code, max_bytes=max_bytes)
-    return folder, name if at or revision is None else f"{repo_id}@{revision}", commit
+    return folder, repo_id if revision is None else f"{repo_id}@{revision}", commit
 
 
 def _load(
@@ -165,10 +166,14 @@ def _assemble(
     return model.to(loaded[0].model.dtype).eval(), shared_processor([one.processor for one in loaded])
 
 
-def _first_sentence(error: Exception) -> str:
-    """What an exception says, on one line and without its full stop."""
+def _reason(error: Exception) -> str:
+    """Why a model cannot be loaded, on one line and without a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]).rstrip(".")
+    if said and isinstance(error, ValueError | OSError | RuntimeError | ImportError):  # those are worded for people
+        return said
+    kind = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"building it failed ({kind}); check the values in its config.json and preprocessor_config.json"
 
 
 def save_portable(model: "PreTrainedModel", processor: "BaseImageProcessor", path: str | Path) -> Path:

@@ -7,6 +7,7 @@ truncated data is refused, and no other exception than `ImageError` leaves.
 
 import io
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 _GREY16_TO_8 = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded to nearest
+_LINK_SCHEME = re.compile("data(?=:[^,]*,)|[a-z][a-z0-9+.-]+(?=:/)", re.IGNORECASE)  # not the one letter of a drive
 _ICC_SPACE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
@@ -58,6 +60,8 @@ def read_image(
     Arrays are (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16 (65535 is white) or floats in [0, 1].
     A PIL image is copied, at its current frame. Pillow has read its header already, so of the limits only
     `max_pixels` applies, and whoever opened a hostile file has met what it does: give the file or its bytes instead.
+
+    A file object is read from its start where it can seek, else from where it stands. Links are not fetched.
 
     Raises `ImageError` with one sentence for everything that cannot be read or is over a limit. The sentence names a
     file without its folder.
@@ -94,6 +98,8 @@ def _bytes_from(source: str | os.PathLike | bytes | BinaryIO, name: str, max_byt
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if hasattr(source, "read"):
+        if hasattr(source, "seekable") and source.seekable():
+            source.seek(0)  # else one that was just written, or is given twice, would seem empty
         data = bytearray()
         while len(data) <= max_bytes and (chunk := source.read(max_bytes + 1 - len(data))):
             if not isinstance(chunk, bytes):
@@ -103,6 +109,10 @@ def _bytes_from(source: str | os.PathLike | bytes | BinaryIO, name: str, max_byt
     if not isinstance(source, str | os.PathLike):
         raise ImageError(f"The picture is a {type(source).__name__}; give a path, bytes, file, PIL image or array.")
     path = Path(os.fsdecode(source))
+    if link := _LINK_SCHEME.match(os.fsdecode(source)):
+        raise ImageError(
+            f"The picture is a link ({link[0]}:…), and links are not fetched; give a path, bytes or a file."
+        )
     try:
         if path.is_dir():
             raise ImageError(f"{name} is a folder; give the pictures in it one by one.")

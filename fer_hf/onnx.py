@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .download import ModelError, download_model
+from .download import ModelError, download_model, split_hub_id
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -76,12 +76,9 @@ def find_onnx(name_or_path: str | Path, revision: str | None = None) -> Path:
             raise ModelError(name, "there is no such file; check the path")
         return path
     if not path.is_dir():
-        if path.exists() or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        if path.exists():
             raise ModelError(name, "this is neither a folder nor an .onnx file; check the path, or give a Hub id")
-        repo_id, at, stated = name.partition("@")
-        if at and revision not in (None, stated):
-            raise ModelError(name, f"it names a revision, and revision={revision!r} names another; give one of them")
-        path, _ = download_model(repo_id, stated if at else revision, files=(FILE_NAME,))
+        path, _ = download_model(*split_hub_id(name, revision), files=(FILE_NAME,))
     if not (path / FILE_NAME).is_file():
         raise ModelError(name, f"it has no {FILE_NAME}; make one with training/export.py, or use backend='torch'")
     return path / FILE_NAME

@@ -1,5 +1,6 @@
 """The transformers pipeline task ``facial-expression-recognition``."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from types import EllipsisType, SimpleNamespace
@@ -8,13 +9,13 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModelForImageClassification, Pipeline, PreTrainedConfig
+from transformers import AutoModelForImageClassification, Pipeline, PreTrainedConfig, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .detection import FaceDetector
 from .faces import Prediction
-from .hub import default_model_path, load_model
+from .hub import default_model_path, load_model, save_portable
 from .image_io import read_image
 from .recognition import ExpressionRecognizer, FoundFace, as_dict
 from .registry import TASK
@@ -120,6 +121,30 @@ class FacialExpressionPipeline(Pipeline):
                     "coverage": self.recognizer.answer_coverage,
                 }
         return rows
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        push_to_hub: bool = False,
+        max_shard_size: int | str | None = None,
+        **hub_options: Any,
+    ) -> None:
+        """Saves the model and its image processor as ``hub.save_portable`` does; the detector is not part of it.
+
+        ``push_to_hub=True`` then calls the method ``push_to_hub`` with the other options; its ``repo_id`` is by default
+        the folder's name. ``max_shard_size`` is taken because that method gives it, and changes nothing: the weights
+        are one float16 file. Raises ValueError for options without effect, and for a pipeline on onnxruntime.
+        """
+        if not isinstance(self.model, PreTrainedModel):
+            raise ValueError(
+                "this pipeline has no weights to save; copy its .onnx file, or make it with backend='torch'"
+            )
+        if hub_options and not push_to_hub:
+            raise ValueError(f"without push_to_hub=True, {', '.join(hub_options)} would have no effect; leave that out")
+        folder = save_portable(self.model, self.image_processor, save_directory)
+        if push_to_hub:
+            self.push_to_hub(hub_options.pop("repo_id", folder.name), **hub_options)
 
 
 class _Rows(Dataset):

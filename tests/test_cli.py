@@ -1,6 +1,7 @@
 """The command line, and the wheel that carries it: a photo in, a line out, offline."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -89,6 +90,13 @@ def test_a_bad_model_costs_one_sentence(run, tmp_path):
     assert "there is no such folder" in errors
 
 
+def test_the_file_of_an_exported_model_asks_for_its_backend(run, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"any")
+    code, _, errors = run("portrait.png", "--model", tmp_path / "model.onnx")
+    assert code == 2
+    assert "--backend onnx" in errors
+
+
 def test_tta_changes_the_scores(run):
     (plain,), (averaged,) = (run("portrait.png", "--json", *extra)[1] for extra in ((), ("--tta",)))
     plain, averaged = (json.loads(line)["faces"][0]["scores"] for line in (plain, averaged))
@@ -144,6 +152,43 @@ def test_attention_files_that_cannot_be_written_are_refused_first(run, capsys, o
         run("portrait.png", "--attention", out)
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_an_attention_picture_that_cannot_be_written_costs_no_result(run, tmp_path):
+    (tmp_path / "out-1.png").mkdir()
+    code, lines, errors = run("portrait.png", "two.png", "--attention", tmp_path / "out.png")
+    assert code == 2
+    assert re.fullmatch(r"portrait.png: \w+ \d\d% at \(.*\)", lines[0])
+    assert lines[1].endswith(f" | attention in {tmp_path / 'out-2.png'}")
+    assert errors == (
+        f"The attention picture of portrait.png cannot be written to {tmp_path / 'out-1.png'} (Is a directory).\n"
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out-1.png", "out-2.png"]
+
+
+@pytest.mark.parametrize("arguments", [["coffee.jpg", "coffee.jpg", "--json"], ["--help"]])
+def test_a_reader_that_ends_first_is_no_error(arguments, photos, tiny_model_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fer_hf", *arguments],
+            cwd=photos,
+            env=os.environ
+            | {
+                "FER_MODEL": str(tiny_model_path),
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "",
+                "HF_HUB_OFFLINE": "1",
+            },
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_the_wheel_carries_the_default_model_and_answers_offline(tmp_path, tiny_model_path, photos):

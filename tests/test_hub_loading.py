@@ -102,6 +102,17 @@ def test_a_revision_is_pinned(repo, portable, folder):
     assert "give one of them" in sentence(f"{REPO}@{first}", revision="main")
 
 
+def test_a_revision_may_hold_slashes(repo, folder):
+    edit(folder / "config.json", temperature=2.0)
+    request = HfApi().upload_folder(repo_id=REPO, folder_path=folder, create_pr=True).pr_revision
+    assert request == "refs/pr/1"
+    for loaded in (load_model(f"{REPO}@{request}"), load_model(REPO, revision=request)):
+        assert (loaded.model.config.temperature, loaded.source) == (2.0, f"{REPO}@refs/pr/1")
+    assert load_model(REPO).model.config.temperature == 1.0
+    assert "no such revision" in sentence(f"{REPO}@feature/x")
+    assert "there is no such folder" in sentence("a/b/c@refs/pr/1")
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -178,7 +189,13 @@ def test_names_that_are_neither(name):
 
 
 def test_a_file_is_not_a_folder(folder):
-    assert "this is a file" in sentence(folder / "model.safetensors")
+    assert "this is a file; give the folder" in sentence(folder / "model.safetensors")
+    (folder / "model.onnx").write_bytes(b"any")
+    assert "run it with backend='onnx' (--backend onnx)" in sentence(folder / "model.onnx")
+
+
+def test_a_name_that_no_file_can_have():
+    assert "File name too long" in sentence("a" * 300)
 
 
 def remove(name: str):
@@ -254,6 +271,52 @@ def lose_a_weight(folder: Path) -> None:
 def test_every_broken_folder_has_its_sentence(folder, breakage, says):
     breakage(folder)
     assert says in sentence(folder)
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory) -> Path:
+    """A model of a class that transformers ships."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    labels = {"id2label": {0: "happy", 1: "sad"}, "label2id": {"happy": 0, "sad": 1}}
+    model = ViTForImageClassification(ViTConfig(**sizes, **labels, image_size=16, patch_size=8))
+    return save_portable(model, ViTImageProcessor(size=16), tmp_path_factory.mktemp("stock") / "vit")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "says"),
+    [
+        ("config.json", "image_size", "large", "Field 'image_size' with value 'large'"),
+        ("config.json", "num_attention_heads", 0, "ZeroDivisionError: "),
+        ("config.json", "patch_size", 0, "ZeroDivisionError: "),
+        (
+            "config.json",
+            "hidden_act",
+            "foo",
+            "building it failed (KeyError: 'foo'); check the values in its config.json",
+        ),
+        ("config.json", "dtype", "float99", "has no attribute 'float99'"),
+        ("config.json", "quantization_config", 5, "building it failed (AttributeError: "),
+        ("preprocessor_config.json", "image_processor_type", 5, "building it failed (AttributeError: "),
+        ("processor_config.json", "image_processor", 5, "building it failed (AttributeError: "),
+    ],
+)
+def test_whatever_a_stock_class_raises_becomes_a_sentence(stock, tmp_path, file, key, value, says):
+    broken = Path(shutil.copytree(stock, tmp_path / "vit"))
+    (broken / file).touch()
+    (broken / file).write_text((broken / file).read_text() or "{}")
+    edit(broken / file, **{key: value})
+    assert says in sentence(broken)
+
+
+def test_who_stops_the_program_is_not_told_of_a_broken_model(stock, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_hf.hub._load", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(stock)
 
 
 def test_foreign_code_runs_only_when_asked_for(tmp_path, folder):

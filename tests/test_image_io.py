@@ -291,6 +291,31 @@ def test_all_kinds_of_sources_give_the_same_photo(card, tmp_path):
     assert [photo.format for photo in photos] == ["PNG"] * 7 + [None]
 
 
+def test_a_file_is_read_from_its_start_wherever_it_stands(card, tmp_path):
+    written = io.BytesIO()
+    card.save(written, "PNG")
+    assert error(read_image(written), card) == 0
+    (tmp_path / "card.png").write_bytes(written.getvalue())
+    with (tmp_path / "card.png").open("rb") as file:
+        assert [error(read_image(file), card) for _ in range(2)] == [0, 0]
+
+
+def test_a_stream_that_cannot_seek_is_read_from_where_it_stands(card):
+    class Stream(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: int) -> int:
+            raise io.UnsupportedOperation("seek")
+
+    class Bare:
+        def __init__(self, data: bytes):
+            self.read = io.BytesIO(data).read
+
+    for kind in (Stream, Bare):
+        assert error(read_image(kind(encode(card, "PNG"))), card) == 0
+
+
 def test_a_pil_image_is_copied_turned_and_keeps_its_format(card):
     given = Image.open(io.BytesIO(encode_turned(card, 6, "PNG")))
     photo = read_image(given)

@@ -211,6 +211,31 @@ def test_odd_names_are_made_printable():
     assert "no file ?.jpg" in refusal("/tmp/\0.jpg")
 
 
+@pytest.mark.parametrize(
+    ("source", "scheme"),
+    [
+        ("https://example.com/a/astronaut.jpg?token=secret", "https"),
+        (Path("HTTP://example.com/astronaut.jpg"), "HTTP"),
+        ("s3://bucket/astronaut.jpg", "s3"),
+        ("data:image/png;base64," + "A" * 10_000, "data"),
+    ],
+)
+def test_links_are_not_fetched_and_named_as_such(source, scheme):
+    assert refusal(source) == (
+        f"The picture is a link ({scheme}:…), and links are not fetched; give a path, bytes or a file."
+    )
+
+
+@pytest.mark.parametrize("name", ["c:/photo.jpg", "data:1.jpg", "10:30, at home.jpg", "./https:/photo.jpg"])
+def test_names_with_colons_are_paths(name, tmp_path, monkeypatch, files):
+    monkeypatch.chdir(tmp_path)
+    assert "There is no file" in refusal(name)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(files["PNG"])
+    assert read_image(name).format == "PNG"
+
+
 @pytest.mark.parametrize("source", [b"", bytearray(), io.BytesIO()])
 def test_nothing_is_refused(source):
     assert "is empty" in refusal(source)

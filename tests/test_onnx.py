@@ -136,6 +136,9 @@ def test_pipeline_and_command_line_use_it(model_path, astronaut, tmp_path, capsy
     assert command_line([str(photo), "--json", "--backend", "onnx", "--model", str(model_path / "model.onnx")]) == 0
     (face,) = json.loads(capsys.readouterr().out)["faces"]
     assert face["scores"] == pytest.approx(expected["scores"], abs=1e-5)
+    with pytest.raises(ValueError, match=r"has no weights to save; copy its \.onnx file"):
+        by_onnx.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_attention_is_refused_in_a_sentence(model_path, astronaut, tmp_path, capsys):
@@ -184,14 +187,19 @@ def test_the_file_is_found_by_path_folder_and_hub_id(model_path, tiny_model_path
     for name, sentence in (
         (tiny_model_path, "it has no model.onnx; make one with training/export.py"),
         ("/nowhere/model.onnx", "there is no such file"),
-        ("/nowhere", "neither a folder nor an .onnx file"),
+        ("/nowhere", "there is no such folder"),
+        (tiny_model_path / "config.json", "neither a folder nor an .onnx file"),
         ("user/missing", r"\(404\)|\(401\)"),
     ):
         with pytest.raises(ValueError, match=sentence):
             find_onnx(name)
     HfApi().create_repo("user/tiny")
     HfApi().upload_folder(repo_id="user/tiny", folder_path=model_path)
+    HfApi().upload_file(
+        repo_id="user/tiny", path_in_repo="model.onnx", path_or_fileobj=b"of a pull request", create_pr=True
+    )
     assert find_onnx("user/tiny@main").read_bytes() == (model_path / "model.onnx").read_bytes()
+    assert find_onnx("user/tiny@refs/pr/1").read_bytes() == b"of a pull request"
 
 
 def test_the_example_runs_without_torch(model_path, crops, tmp_path):
