@@ -32,6 +32,10 @@ CODECS = {
     "mjpeg": "MJPEG",
 }  # FFmpeg's decoders and what they read
 TIME_BASE = Fraction(1, 90_000)
+SHORTEST_HOLD_S = 1 / 30
+"""How long the last frame of a new clip is shown at least."""
+MISSING_S = 0.5
+"""A clip whose frames end by more than this before the time that its header gives gets a note."""
 _UPRIGHT = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 _BT709 = 1  # the number of BT.709 in H.264's tables of matrices, primaries and transfer curves
 
@@ -85,7 +89,9 @@ class Progress:
 class VideoReader:
     """The frames of a clip, from a path, bytes or a binary file; a context manager.
 
-    Raises VideoError, on opening for what the header shows, and from ``frames`` for what only the data does.
+    Raises VideoError, on opening for what the header shows or where no frame can be decoded, and from ``frames`` for
+    limits that only the data shows to be exceeded. Damage further on costs the frames it hits. ``end_s``, when the last
+    frame ends, and ``notes``, a sentence for each thing that is missing, are whole once the frames have been read.
     """
 
     def __init__(self, source: str | os.PathLike | bytes | BinaryIO, limits: VideoLimits = DEFAULT_LIMITS) -> None:
@@ -93,6 +99,8 @@ class VideoReader:
         self._file = _open(source)
         self._owns_file = self._file is not source
         self._container: av.container.InputContainer | None = None
+        self.end_s = 0.0
+        self._damaged, self._shortfall = False, ""
         try:
             self._open_container()
         except BaseException:
@@ -111,6 +119,12 @@ class VideoReader:
             self._container.close()
         if self._owns_file:
             self._file.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the person who gave the clip should know of the frames read so far."""
+        found = ["Parts of the clip are damaged; what could be decoded of it is used."] if self._damaged else []
+        return found + ([self._shortfall] if self._shortfall else [])
 
     def frames(self, *, max_frames_per_s: float | None = None, max_side_px: int | None = None) -> Iterator[VideoFrame]:
         """The frames in order of time, once; fewer where the clip has more per second, smaller where it is larger."""
@@ -195,10 +209,25 @@ class VideoReader:
     def _decode(self) -> Iterator["av.VideoFrame"]:
         import av
 
+        for packet in self._packets():
+            try:
+                yield from self._stream.codec_context.decode(packet)
+            except (av.error.FFmpegError, ValueError):
+                self._damaged = True
+
+    def _packets(self) -> Iterator["av.Packet"]:
+        """The packets up to the first that cannot be read; the last one is empty and brings out what was held back."""
+        import av
+
         try:
-            yield from self._container.decode(self._stream)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError("The clip is damaged and cannot be decoded to its end.") from error
+            for packet in self._container.demux(self._stream):
+                self._damaged |= packet.is_corrupt
+                yield packet
+        except (av.error.FFmpegError, ValueError):
+            self._damaged = True
+            last = av.Packet()
+            last.time_base = self._stream.time_base
+            yield last
 
     def _timed_frames(self) -> Iterator[tuple[float, "av.VideoFrame"]]:
         """Each frame with its seconds from the first; a frame without a time comes one frame length after the last."""
@@ -208,12 +237,19 @@ class VideoReader:
             at_s = frame.time if frame.time is not None else (0.0 if last_s is None else last_s + step_s)
             start_s = at_s if start_s is None else start_s
             last_s = at_s
+            lasts_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step_s
             if at_s - start_s > self.limits.max_duration_s + 0.5 or count >= self.limits.max_frames:
                 raise VideoError(
                     f"The clip is longer than its header says; at most {self.limits.max_duration_s:g} s and "
                     f"{self.limits.max_frames} frames are taken."
                 )
+            self.end_s = max(self.end_s, min(at_s - start_s + lasts_s, self.limits.max_duration_s + 0.5))
             yield at_s - start_s, frame
+        said_s = self.info.duration_s or 0.0
+        if self.end_s + max(start_s or 0.0, 0.0) < said_s - MISSING_S:
+            self._shortfall = (
+                f"The frames of the clip end after {self.end_s:.1f} s, though its header says {said_s:.1f} s."
+            )
 
     def _size(self, max_side_px: int | None = None) -> tuple[int, int]:
         """Width and height of frames as stored, with square pixels, the longer side bounded."""
@@ -241,6 +277,8 @@ class VideoWriter:
         self.target = Path(target)
         self.quality_crf = quality_crf
         self._stream: av.VideoStream | None = None
+        self._shown: av.VideoFrame | None = None
+        self._end_pts = 0
 
     def __enter__(self) -> Self:
         import av
@@ -265,11 +303,23 @@ class VideoWriter:
             dst_color_range="MPEG",
         )
         frame.pts, frame.time_base = round(t_s / TIME_BASE), TIME_BASE
-        self._container.mux(self._stream.encode(frame))
+        self._encode_shown(frame.pts)
+        self._shown = frame
+
+    def hold_until(self, end_s: float) -> None:
+        """Show the last frame until then; without this it is shown for ``SHORTEST_HOLD_S``."""
+        self._end_pts = round(end_s / TIME_BASE)
+
+    def _encode_shown(self, end_pts: int) -> None:
+        """Encode the frame that is shown until now, whose duration is known only when the next one comes."""
+        if self._shown is not None:
+            self._shown.duration = end_pts - self._shown.pts
+            self._container.mux(self._stream.encode(self._shown))
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
-            if kind is None and self._stream is not None:
+            if kind is None and self._shown is not None:
+                self._encode_shown(max(self._end_pts, self._shown.pts + round(SHORTEST_HOLD_S / TIME_BASE)))
                 self._container.mux(self._stream.encode())
             self._container.close()
             if kind is None:
@@ -286,11 +336,15 @@ class VideoWriter:
         self._part.replace(self.target)
 
     def _add_stream(self, width: int, height: int) -> None:
-        options = {"preset": "veryfast", "crf": str(self.quality_crf)}
+        from av.codec.context import Flags
+
+        # No B-frames: with them and uneven times, FFmpeg's MP4 says that the clip ends before its last frames.
+        options = {"preset": "veryfast", "crf": str(self.quality_crf), "bf": "0"}
         self._stream = self._container.add_stream("libx264", rate=30, options=options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
         context.time_base, context.thread_count = TIME_BASE, 2
+        context.flags |= Flags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = 1  # limited
 
@@ -307,13 +361,14 @@ def rewrite_video(
 
     The sound is left out (``reader.info.has_audio`` says whether there was any). To cancel, stop iterating and close
     the generator: then, as after an exception, nothing is left at ``target``. The file is there once the iteration has
-    ended.
+    ended, and lasts as long as the other clip.
     """
     duration_s = reader.info.duration_s
     with VideoWriter(target) as writer:
         for count, frame in enumerate(reader.frames(max_frames_per_s=max_frames_per_s, max_side_px=max_side_px), 1):
             writer.write(change(frame), frame.t_s)
             yield Progress(count, frame.t_s, min(frame.t_s / duration_s, 1.0) if duration_s else None)
+        writer.hold_until(reader.end_s)
 
 
 def _open(source: str | os.PathLike | bytes | BinaryIO) -> BinaryIO:

@@ -5,6 +5,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_compare_and_batch_with_the_client(client, server, tmp_path):
     assert [len(record["faces"]) for record in records] == [2, 0]
     assert "convert" in records[1]["error"]
     assert files_left(server[1]) == []
+
+
+def test_batch_takes_zips_as_large_as_the_page_does(client, tmp_path):
+    from gradio_client import handle_file
+
+    large = tmp_path / "photos.zip"
+    with zipfile.ZipFile(large, "w") as archive:
+        archive.writestr("good.png", encode())
+        for number in range(3):
+            archive.writestr(f"bad{number}.png", bytes(7_000_000))
+    records = client.predict([handle_file(large)], api_name="/batch")
+    assert [len(record["faces"]) for record in records] == [2, 0, 0, 0]
 
 
 def test_endpoints_are_documented(client):

@@ -1,30 +1,27 @@
 """Long work, archives, batches, comparisons, live streams and contributions of the demo, without a browser."""
 
 import asyncio
-import base64
 import gc
 import io
 import threading
 import time
 import weakref
 import zipfile
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from fer_hf.contributions import ContributionStore
-from fer_hf.demo import archives, webcam
-from fer_hf.demo.archives import count_files, unpack
-from fer_hf.demo.batch import batch_records, show_batch
 from fer_hf.demo.calls import answer_of
-from fer_hf.demo.compare import Opinion, comparison_records, mean_of
+from fer_hf.demo.compare import Opinion, build_compare_tab, comparison_records, mean_of
 from fer_hf.demo.contribute import FACE_PX, audit_zip, give_face, take_back, take_zip
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.jobs import Cancelled, Jobs, Progress
 from fer_hf.demo.limits import Line, Refused
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import Upload
-from fer_hf.demo.webcam import Streams
 from fer_hf.hub import ModelError
 from fer_hf.image_io import ImageError
 from fer_hf.labels import FER7
@@ -59,7 +56,7 @@ def shelf():
     return fake_shelf()
 
 
-def test_a_job_tells_how_far_it_is_and_gives_its_result_once():
+def test_a_job_tells_how_far_it_is_and_gives_its_result_until_it_is_let_go():
     jobs, gate = Jobs(), threading.Event()
 
     def work(progress):
@@ -72,6 +69,8 @@ def test_a_job_tells_how_far_it_is_and_gives_its_result_once():
         time.sleep(0.005)
     gate.set()
     assert finish(jobs, job) == {"answer": 42}
+    assert jobs.look(job) == {"answer": 42}  # an answer may get lost on its way
+    jobs.cancel(job)
     with pytest.raises(Refused, match="fetched already"):
         jobs.look(job)
 
@@ -97,11 +96,44 @@ def test_a_cancelled_job_stops_at_its_next_step_and_frees_the_place():
 
 
 def test_a_job_nobody_asks_for_is_called_off():
-    jobs = Jobs(running=1, waiting=0, forget_after_s=0.02)
-    job = jobs.start(lambda progress: {})
+    jobs, gate = Jobs(running=1, waiting=1, silent_s=0.02), threading.Event()
+    running, waiting = (jobs.start(lambda progress: {"late": gate.wait(10)}) for _ in range(2))
     time.sleep(0.05)
-    with pytest.raises(Refused):
-        jobs.look(job)
+    watched = jobs.start(lambda progress: {"next": True})
+    jobs.silent_s = 10
+    for job in (running, waiting):
+        with pytest.raises(Refused, match="silent for too long"):
+            jobs.look(job)
+    gate.set()
+    assert finish(jobs, watched) == {"next": True}
+
+
+def test_late_questions_of_a_page_keep_its_job():
+    jobs, gate = Jobs(silent_s=0.2), threading.Event()
+    job = jobs.start(lambda progress: {"answer": gate.wait(10)})
+    time.sleep(0.3)
+    assert jobs.look(job) == {"done": 0, "total": 0}
+    jobs.silent_s = 10
+    gate.set()
+    assert finish(jobs, job) == {"answer": True}
+
+
+def test_results_wait_for_a_silent_page_and_take_nobodys_place():
+    jobs = Jobs(running=1, waiting=0, silent_s=0.02, kept_s=10, kept_results=2)
+    made = []
+    for number in range(3):
+        made.append(jobs.start(lambda progress, number=number: {"number": number}))
+        while not jobs._jobs[made[-1]].future.done():
+            time.sleep(0.002)
+    time.sleep(0.05)
+    assert [jobs.look(job) for job in made[1:]] == [{"number": 1}, {"number": 2}]
+    with pytest.raises(Refused, match="silent for too long"):
+        jobs.look(made[0])  # more than two do not wait
+    jobs.kept_s = 0.02
+    time.sleep(0.05)
+    jobs.start(lambda progress: {})
+    with pytest.raises(Refused, match="silent for too long"):
+        jobs.look(made[1])
 
 
 def test_refusals_inside_a_job_are_its_answer():
@@ -113,55 +145,16 @@ def test_refusals_inside_a_job_are_its_answer():
     assert finish(jobs, jobs.start(work)) == {"error": "The picture is damaged."}
 
 
-def test_zips_are_unpacked_with_their_folders_only_on_request():
-    upload = pack({"happy/a.png": b"1", "__MACOSX/._a.png": b"junk", ".DS_Store": b"junk", "b.png": b"2"})
-    assert count_files([Upload("c.png", b"3"), upload]) == 3
-    names = [one.name for one in unpack([Upload("c.png", b"3"), upload])]
-    assert names == ["c.png", "a.png", "b.png"]
-    assert [one.name for one in unpack([upload], with_folders=True)] == ["happy/a.png", "b.png"]
-
-
-def test_zips_that_are_broken_bombs_or_too_many_are_refused(monkeypatch):
-    whole = pack({"a.png": b"x" * 5000}).data
-    with pytest.raises(Refused, match="not a zip"):
-        count_files([Upload("a.zip", whole[:-30])])
-    damaged = bytearray(whole)
-    damaged[40:50] = b"\xff" * 10
-    with pytest.raises(Refused, match="damaged"):
-        list(unpack([Upload("a.zip", bytes(damaged))]))
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 9_000)
-    with pytest.raises(Refused, match="unpacks to more"):
-        list(unpack([pack({"a.png": b"0" * 5000, "b.png": b"0" * 5000})]))
-    monkeypatch.setattr(archives, "MAX_FILES", 1)
-    with pytest.raises(Refused, match="at most 1"):
-        count_files([pack({"a.png": b"1", "b.png": b"2"})])
-
-
-def test_a_bad_file_costs_one_row_of_a_batch(shelf):
-    uploads = [
-        Upload("good.png", encode((640, 480))),
-        Upload("bad.png", b"nope"),
-        Upload("none.png", encode((100, 90))),
-    ]
-    records = batch_records(shelf.first, uploads)
-    assert [len(record["faces"]) for record in records] == [2, 0, 0]
-    assert ["error" in record for record in records] == [False, True, False]
-    shown = show_batch(shelf.first, uploads, Progress())
-    assert shown["html"].count("<tr>") == 1 + 4
-    with zipfile.ZipFile(io.BytesIO(base64.b64decode(shown["zip"]))) as archive:
-        assert archive.testzip() is None
-        assert len(archive.namelist()) == 4
-
-
 def test_comparison_asks_every_model_and_means_them(shelf):
-    record = comparison_records(shelf, Upload("face.png", encode(colour=(200, 40, 90))))
+    desks = asyncio.run(shelf.ready_to_compare())
+    record = comparison_records(shelf.first, desks, Upload("face.png", encode(colour=(200, 40, 90))))
     one, two = record["models"]
     assert (one["model"], two["model"]) == ("fake-one", "fake-two")
     assert one["scores"] != two["scores"]
     for name, mean in record["ensemble"]["scores"].items():
         assert mean == pytest.approx((one["scores"][name] + two["scores"][name]) / 2, abs=1e-6)
     with pytest.raises(Refused, match="No face found"):
-        comparison_records(shelf, Upload("none.png", encode((100, 90))))
+        comparison_records(shelf.first, desks, Upload("none.png", encode((100, 90))))
 
 
 def opinion(name, **scores):
@@ -187,15 +180,87 @@ def test_a_model_that_loads_keeps_nobody_waiting_who_needs_none():
 
     async def visit():
         loading = [
-            asyncio.create_task(answer_of(shelf, line, f"user/{n}", lambda desk: desk.model_name)) for n in "abc"
+            asyncio.create_task(answer_of(shelf.ready(f"user/{n}"), line, lambda desk: desk.model_name)) for n in "abc"
         ]
         await asyncio.sleep(0.05)
-        quick = await answer_of(shelf, line, "", lambda desk: desk.model_name)
+        quick = await answer_of(shelf.ready(), line, lambda desk: desk.model_name)
         assert not any(task.done() for task in loading)
         gate.set()
         return [quick, *await asyncio.gather(*loading)]
 
     assert asyncio.run(visit()) == ["first", "user/a", "user/b", "user/c"]
+
+
+def test_comparing_waits_neither_in_line_nor_for_what_comes_from_the_hub(shelf):
+    gate, line = threading.Event(), Line(running=1, waiting=3, seconds=10)
+
+    def load(name):
+        assert name == "fake-two" or gate.wait(10)
+        return Desk(FakeRecognizer(), name)
+
+    shelf = Shelf(shelf.first, shelf.folders, load)
+
+    def compare(desks):
+        return comparison_records(shelf.first, desks, Upload("face.png", encode()))
+
+    async def visit():
+        slow = asyncio.create_task(shelf.ready("user/slow"))
+        await asyncio.sleep(0.05)
+        compared = await asyncio.wait_for(answer_of(shelf.ready_to_compare(), line, compare), 5)
+        assert not slow.done()
+        gate.set()
+        await slow
+        return compared
+
+    assert [one["model"] for one in asyncio.run(visit())["models"]] == ["fake-one", "fake-two"]
+
+
+def test_models_that_load_for_a_comparison_take_no_worker_of_the_line(shelf):
+    gate, line = threading.Event(), Line(running=1, waiting=3, seconds=10)
+
+    def load(name):
+        gate.wait(10)
+        return Desk(FakeRecognizer(), name)
+
+    shelf = Shelf(shelf.first, shelf.folders, load)
+    with gr.Blocks():
+        (compare,) = build_compare_tab(shelf, line).server_fns
+
+    async def visit():
+        comparing = asyncio.create_task(compare(SimpleNamespace(files=[("face.png", encode())])))
+        await asyncio.sleep(0.05)
+        quick = await asyncio.wait_for(answer_of(shelf.ready(), line, lambda desk: desk.model_name), 5)
+        assert not comparing.done()
+        gate.set()
+        return quick, await comparing
+
+    quick, compared = asyncio.run(visit())
+    assert quick == "fake-one"
+    assert "seen by 2 models" in compared["html"]
+
+
+def test_two_visitors_who_want_the_same_model_wait_for_one_load(shelf):
+    loads, gate = [], threading.Event()
+
+    def load(name):
+        loads.append(name)
+        gate.wait(10)
+        return Desk(FakeRecognizer(), name)
+
+    shelf = Shelf(shelf.first, shelf.folders, load)
+
+    async def visit():
+        both = [
+            asyncio.create_task(shelf.ready("fake-two")),
+            asyncio.create_task(asyncio.to_thread(shelf.desk, "fake-two")),
+        ]
+        await asyncio.sleep(0.05)
+        gate.set()
+        return await asyncio.gather(*both)
+
+    one, two = asyncio.run(visit())
+    assert one is two
+    assert loads == ["fake-two"]
 
 
 @pytest.mark.parametrize("stopped", ["while it is stored", "before it is fetched"])
@@ -266,53 +331,8 @@ def test_shelf_takes_embedded_names_and_hub_ids_and_nothing_on_the_disk(shelf, t
     for name in ("/etc", "..", "../x", "models/mine", "a/b/c", "user/model; rm"):
         with pytest.raises(ModelError, match="Hub id"):
             shelf.desk(name)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_a_stream_follows_faces_and_its_answers_change_with_the_picture(shelf):
-    clock = Clock()
-    streams = Streams(shelf, clock)
-    first = streams.look("a", "", Upload("f.jpg", encode((512, 384), (250, 20, 20), "JPEG")))
-    clock.now = 1.0
-    second = streams.look("a", "", Upload("f.jpg", encode((512, 384), (20, 20, 250), "JPEG")))
-    assert first["size"] == (512, 384)
-    assert first["faces"][0]["id"] == second["faces"][0]["id"] == 1
-    assert first["faces"][0]["scores"] != second["faces"][0]["scores"]
-    assert sum(second["faces"][0]["scores"].values()) == pytest.approx(1, abs=1e-3)
-
-
-def test_streams_are_bounded_and_end(shelf, monkeypatch):
-    monkeypatch.setattr(webcam, "MAX_STREAMS", 2)
-    clock, frame = Clock(), Upload("f.jpg", encode((512, 384), kind="JPEG"))
-    streams = Streams(shelf, clock)
-    for name in ("a", "b"):
-        streams.look(name, "", frame)
-    with pytest.raises(Refused, match="try again"):
-        streams.look("c", "", frame)
-    streams.close("a")
-    streams.look("c", "", frame)
-    clock.now = webcam.IDLE_S + 1
-    streams.look("a", "", frame)
-    for step in range(100):
-        clock.now += webcam.LONGEST_S / 99
-        monkeypatch.setattr(webcam, "IDLE_S", 1e9)
-        if step < 98:
-            streams.look("a", "", frame)
-    with pytest.raises(Refused, match="minutes"):
-        streams.look("a", "", frame)
-
-
-def test_frames_must_be_small_jpegs(shelf):
-    streams = Streams(shelf)
-    for data in (encode((512, 384), kind="PNG"), encode((3000, 2000), kind="JPEG")):
-        with pytest.raises(ImageError):
-            streams.look("a", "", Upload("f", data))
+        with pytest.raises(ModelError, match="Hub id"):
+            asyncio.run(shelf.ready(name))
 
 
 @pytest.fixture

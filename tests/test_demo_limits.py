@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import os
+import tempfile
 import threading
 import weakref
+from pathlib import Path
 
 import gradio as gr
 import pytest
 
 from fer_hf.demo import uploads
-from fer_hf.demo.limits import BodyLimit, Line, Refused, ScratchFolder
+from fer_hf.demo.limits import UNSWEPT, BodyLimit, Line, Refused, ScratchFolder
 from fer_hf.demo.uploads import PhotoData, PhotoInput, decode_data_url, take_file
 
 
@@ -134,6 +136,10 @@ def test_scratch_folder_sweeps_what_is_old_and_goes_away():
         scratch.sweep(now + 1000)
         scratch.sweep(now + 2000)
         assert list(scratch.path.iterdir()) == []
+        own = Path(tempfile.mkdtemp(prefix=UNSWEPT, dir=scratch.path))
+        (own / "clip.mp4").write_bytes(b"x")
+        scratch.sweep(now + 3000)
+        assert (own / "clip.mp4").exists()
     assert not scratch.path.exists()
 
 

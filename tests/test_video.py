@@ -21,10 +21,24 @@ def picture(size=SIZE, *, grey: int = 40) -> Image.Image:
     return image
 
 
+def noise(number: int) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 255, (SIZE[1] // 4, SIZE[0] // 4, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(SIZE)
+
+
 def encode(
-    ticks=range(10), *, rate=10, codec="libx264", container="mp4", size=SIZE, aspect=None, options=None, sound=False
+    ticks=range(10),
+    *,
+    rate=10,
+    codec="libx264",
+    container="mp4",
+    size=SIZE,
+    aspect=None,
+    options=None,
+    sound=False,
+    noisy=False,
 ) -> bytes:
-    """A tiny clip with one frame at each of the ticks, ``rate`` of which make a second."""
+    """A tiny clip with one frame at each of the ticks, ``rate`` of which make a second; noisy ones take more bytes."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options or {}) as out:
         stream = out.add_stream(codec, rate=rate)
@@ -40,7 +54,8 @@ def encode(
             out.mux(audio.encode(silence))
             out.mux(audio.encode())
         for tick in ticks:
-            frame = av.VideoFrame.from_image(picture(size, grey=40 + 5 * (tick % 20)))
+            shown = noise(tick) if noisy else picture(size, grey=40 + 5 * (tick % 20))
+            frame = av.VideoFrame.from_image(shown)
             frame.pts, frame.time_base = tick, Fraction(1, rate)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
@@ -242,6 +257,56 @@ def test_damaged_clips_raise_only_the_one_exception():
     assert all(refusal.endswith(".") for refusal in refusals)
 
 
+@pytest.mark.parametrize(
+    ("codec", "container", "share", "frames", "notes"),
+    [
+        ("libx264", "mp4", 0.99, range(27, 30), ["Parts of the clip are damaged"]),
+        ("libx264", "mp4", 0.6, range(14, 20), ["Parts of the clip are damaged", "though its header says 3.0 s"]),
+        ("libvpx", "webm", 0.6, range(14, 20), ["though its header says 3.0 s"]),
+        ("mpeg4", "avi", 0.8, range(14, 25), ["Parts of the clip are damaged"]),
+        ("libvpx", "webm", 1.0, [30], []),
+        ("libx264", "mp4", 1.0, [30], []),
+    ],
+)
+def test_a_clip_that_was_cut_off_gives_what_it_still_holds_and_says_so(
+    tmp_path, codec, container, share, frames, notes
+):
+    path = tmp_path / "clip"
+    path.write_bytes(encode(range(30), codec=codec, container=container, noisy=True))
+    if container == "mp4":  # the index comes first, as phones and editors put it for the web
+        path = start_at_once(path)
+    data = path.read_bytes()
+    with VideoReader(data[: int(len(data) * share)]) as reader:
+        seen = times(reader)
+    assert len(seen) in frames
+    assert seen[:10] == [round(0.1 * number, 3) for number in range(10)]
+    assert len(reader.notes) == len(notes)
+    for note, expected in zip(reader.notes, notes, strict=True):
+        assert expected in note
+        assert note.endswith(".")
+
+
+def start_at_once(path: Path) -> Path:
+    target = path.with_name("first.mp4")
+    with av.open(path) as given, av.open(target, "w", format="mp4", options={"movflags": "+faststart"}) as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def test_damage_in_the_middle_costs_the_frames_it_hits():
+    whole = encode(range(20), codec="mjpeg", container="avi")
+    starts = [at for at in range(whole.index(b"movi"), len(whole)) if whole[at : at + 4] == b"00dc"]
+    damaged = bytearray(whole)
+    damaged[starts[5] + 8 : starts[6]] = bytes(starts[6] - starts[5] - 8)
+    with VideoReader(bytes(damaged)) as reader:
+        assert times(reader) == [round(0.1 * number, 3) for number in range(20) if number != 5]
+    assert len(reader.notes) == 1
+
+
 def test_what_is_written_is_h264_that_starts_at_once(tmp_path):
     target = tmp_path / "out.mp4"
     with VideoWriter(target) as writer:
@@ -287,6 +352,28 @@ def test_a_clip_is_rewritten_with_progress(clip, tmp_path):
         frames = list(reader.frames())
     assert [frame.t_s for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=1e-3)
     assert frames[0].image.getpixel((55, 40)) == pytest.approx((100, 100, 100), abs=8)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "rate", "seconds"),
+    [
+        (range(5), 1, 5.0),  # slides: the last one is shown for a second too
+        ([0], 1, 1.0),
+        (range(31), 10, 3.1),  # fewer are written than there were
+        ([0, 5, 6, 7, 30, 31, 90], 10, 9.1),  # uneven times
+    ],
+)
+def test_a_rewritten_clip_lasts_as_long_as_the_other(tmp_path, ticks, rate, seconds):
+    target = tmp_path / "out.mp4"
+    with VideoReader(encode(ticks, rate=rate, container="matroska")) as reader:
+        for _ in rewrite_video(reader, target, brighten, max_frames_per_s=5):
+            pass
+    assert reader.end_s == pytest.approx(seconds)
+    with VideoReader(target) as again:
+        frames = times(again)
+    assert again.info.duration_s == pytest.approx(seconds, abs=0.002)
+    assert again.end_s == pytest.approx(seconds, abs=0.002)
+    assert frames[-1] < seconds
 
 
 def test_a_cancelled_rewrite_leaves_what_was_there(clip, tmp_path):

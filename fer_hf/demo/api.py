@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 import gradio as gr
 
 from fer_hf.demo.batch import batch_records
-from fer_hf.demo.calls import REFUSALS
+from fer_hf.demo.calls import REFUSALS, Needed
 from fer_hf.demo.compare import comparison_records
-from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line
 from fer_hf.demo.shelf import Shelf
+from fer_hf.demo.tabs import LARGEST_FILE
 from fer_hf.demo.uploads import FilesInput, PhotoInput
 from fer_hf.image_io import DEFAULT_LIMITS
 
@@ -38,7 +38,7 @@ def build_api(shelf: Shelf, line: Line, batch_line: Line) -> None:
 
     async def compare(photo) -> dict:
         _require(photo)
-        return await _run(line, lambda _: comparison_records(shelf, photo), shelf.ready())
+        return await _run(line, lambda desks: comparison_records(shelf.first, desks, photo), shelf.ready_to_compare())
 
     async def batch(files, model="") -> list:
         _require(files)
@@ -46,7 +46,7 @@ def build_api(shelf: Shelf, line: Line, batch_line: Line) -> None:
 
     with gr.Row(visible=False):
         photo = PhotoInput(max_bytes=DEFAULT_LIMITS.max_bytes, label="photo")
-        files = FilesInput(max_bytes=DEFAULT_LIMITS.max_bytes, label="files")
+        files = FilesInput(max_bytes=LARGEST_FILE, label="files")
         model = gr.Textbox("", label="model: an embedded one or a Hub id; empty for the default")
         out = gr.JSON(label="result")
         for name, work, inputs, text in (
@@ -62,7 +62,7 @@ def _require(given: object) -> None:
         raise gr.Error("No picture came with the request; send a file or a data: URL.", print_exception=False)
 
 
-async def _run(line: Line, work: Callable[[Desk], dict | list], ready: Awaitable[Desk]) -> dict | list:
+async def _run(line: Line, work: Callable[[Needed], dict | list], ready: Awaitable[Needed]) -> dict | list:
     try:
         return await line.run(work, await ready)
     except REFUSALS as error:

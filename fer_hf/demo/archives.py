@@ -12,36 +12,41 @@ from fer_hf.demo.uploads import Upload, safe_name
 from fer_hf.image_io import DEFAULT_LIMITS
 
 MAX_FILES = 200
-_DAMAGED = (zlib.error, lzma.LZMAError)
 MAX_UNPACKED_BYTES = 200 * MEGABYTE
+_ENCRYPTED = 0x1
+_DAMAGE = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+"""What ``zipfile`` raises for a member that it cannot give: among the RuntimeErrors are unknown compressions."""
 
 
 def count_files(uploads: Sequence[Upload]) -> int:
-    """How many files ``unpack`` gives. Raises Refused for a broken zip, or for more than ``MAX_FILES``."""
-    count = sum(len(_members(upload)) if _is_zip(upload) else 1 for upload in uploads)
+    """How many files ``unpack`` gives.
+
+    Raises Refused for a broken zip or one that needs a password, and where the zips hold more than ``MAX_FILES`` or
+    unpack to more than ``MAX_UNPACKED_BYTES``.
+    """
+    packed = [member for upload in uploads if _is_zip(upload) for member in _members(upload)]
+    count = len(packed) + sum(not _is_zip(upload) for upload in uploads)
     if count > MAX_FILES:
         raise Refused(f"These are {count} files; at most {MAX_FILES} are taken at a time.")
+    if sum(min(member.file_size, DEFAULT_LIMITS.max_bytes + 1) for member in packed) > MAX_UNPACKED_BYTES:
+        raise Refused(f"This unpacks to more than {MAX_UNPACKED_BYTES // MEGABYTE} MB; send it in parts.")
     return count
 
 
 def unpack(uploads: Sequence[Upload], with_folders: bool = False) -> Iterator[Upload]:
     """The uploads one by one, zips replaced by what is in them; names of members keep their folder on request.
 
-    Raises Refused where a zip unpacks to more than ``MAX_UNPACKED_BYTES``, is broken or needs a password.
+    A member that cannot be read comes with its fault in place of its bytes. Call ``count_files`` first, which holds
+    the limits.
     """
-    unpacked = 0
     for upload in uploads:
         if not _is_zip(upload):
             yield upload
             continue
         with zipfile.ZipFile(io.BytesIO(upload.data)) as archive:
             for member in _members(upload):
-                data = _read(archive, member, upload.name)
-                unpacked += len(data)
-                if unpacked > MAX_UNPACKED_BYTES:
-                    limit = MAX_UNPACKED_BYTES // MEGABYTE
-                    raise Refused(f"{upload.name} unpacks to more than {limit} MB; send it in parts.")
-                yield Upload(member.filename if with_folders else safe_name(member.filename), data)
+                name = member.filename if with_folders else safe_name(member.filename)
+                yield _take_out(archive, member, name)
 
 
 def _is_zip(upload: Upload) -> bool:
@@ -51,9 +56,12 @@ def _is_zip(upload: Upload) -> bool:
 def _members(upload: Upload) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(io.BytesIO(upload.data)) as archive:
-            return [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member)]
+            members = [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member)]
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise Refused(f"{upload.name} is not a zip that can be read; pack it again.") from error
+    if members and all(member.flag_bits & _ENCRYPTED for member in members):
+        raise Refused(f"{upload.name} needs a password; pack it again without one.")
+    return members
 
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:
@@ -62,10 +70,12 @@ def _is_hidden(member: zipfile.ZipInfo) -> bool:
     return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
-    """The member's bytes, at most one more than a photo may have, whatever the archive says about its size."""
+def _take_out(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Upload:
+    """The member with at most one byte more than a photo may have, and never more than the zip says; or its fault."""
     try:
         with archive.open(member) as file:
-            return file.read(DEFAULT_LIMITS.max_bytes + 1)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError, *_DAMAGED) as error:
-        raise Refused(f"{name} is damaged or needs a password; pack it again without one.") from error
+            return Upload(name, file.read(DEFAULT_LIMITS.max_bytes + 1))
+    except _DAMAGE:
+        if member.flag_bits & _ENCRYPTED:
+            return Upload(name, b"", fault="It needs a password; pack it again without one.")
+        return Upload(name, b"", fault="It is damaged inside its zip, or packed in an uncommon way; pack it again.")

@@ -15,11 +15,20 @@ from fer_hf.demo.calls import files_of
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.job_calls import job_calls
 from fer_hf.demo.jobs import Jobs, Progress
-from fer_hf.demo.limits import MEGABYTE, REQUEST_BYTES
+from fer_hf.demo.limits import MEGABYTE
 from fer_hf.demo.markup import data_url
 from fer_hf.demo.records import to_csv
 from fer_hf.demo.shelf import Shelf
-from fer_hf.demo.tabs import JOB_STATUS, NOTICE, PHOTO_FILES, drop_zone, frame, placeholder, tab_component
+from fer_hf.demo.tabs import (
+    JOB_STATUS,
+    LARGEST_FILE,
+    NOTICE,
+    PHOTO_FILES,
+    drop_zone,
+    frame,
+    placeholder,
+    tab_component,
+)
 from fer_hf.demo.uploads import Upload
 from fer_hf.image_io import ImageError
 from fer_hf.rendering import draw_faces, percent
@@ -125,11 +134,10 @@ def _table(rows: Sequence[str], records: Sequence[dict]) -> str:
 
 
 def _page_html() -> str:
-    limit = REQUEST_BYTES - MEGABYTE
     hint = (
-        f"or drop them here: at most {MAX_FILES} photos and {limit // MEGABYTE} MB at a time. A file that cannot be "
-        "read costs one row of the table, not the rest."
+        f"or drop them here: at most {MAX_FILES} photos and {LARGEST_FILE // MEGABYTE} MB at a time. A file that "
+        "cannot be read costs one row of the table, not the rest."
     )
     drop = drop_zone("batch", "Choose photos or a zip", hint, accept=f"{PHOTO_FILES},.zip", many=True)
     text = "The table appears here: a row a face, sortable, to take away as CSV, JSON or a zip with the pictures."
-    return frame(NOTICE + drop + JOB_STATUS, placeholder(text), answer_label="Results", max_bytes=limit)
+    return frame(NOTICE + drop + JOB_STATUS, placeholder(text), answer_label="Results", max_bytes=LARGEST_FILE)

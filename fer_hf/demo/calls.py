@@ -1,16 +1,17 @@
 """Calls from the page's script: what they carry, and how refusals come back as one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gradio.data_classes import DataWithFiles
 
-from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import Line, Refused
-from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import Upload, safe_name
 from fer_hf.hub import ModelError
 from fer_hf.image_io import ImageError
 from fer_hf.video import VideoError
+
+Needed = TypeVar("Needed")
 
 REFUSALS = (ImageError, ModelError, Refused, VideoError)
 """Exceptions whose message is one sentence for the visitor."""
@@ -29,10 +30,10 @@ def first_file(form: DataWithFiles) -> Upload:
     return files_of(form)[0]
 
 
-async def answer_of(shelf: Shelf, line: Line, model: str, work: Callable[[Desk], dict]) -> dict:
-    """The result of work that needs the desk of a model, which may have to be loaded first; else as ``answer``."""
+async def answer_of(ready: Awaitable[Needed], line: Line, work: Callable[[Needed], dict]) -> dict:
+    """The result of work on what must be ready before it enters the line, such as a desk; else as ``answer``."""
     try:
-        return await line.run(work, await shelf.ready(model))
+        return await line.run(work, await ready)
     except REFUSALS as error:
         return {"error": str(error)}
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
-from fer_hf.demo.calls import answer, first_file
+from fer_hf.demo.calls import answer_of, first_file
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import MEGABYTE, Line, Refused
 from fer_hf.demo.markup import HEAT_PX, bars_html, data_url
@@ -47,7 +46,10 @@ def build_compare_tab(shelf: Shelf, line: Line) -> gr.HTML:
     """The tab's one component."""
 
     async def compare(form) -> dict:
-        return await answer(line, lambda: {"html": show_comparison(shelf, first_file(form))})
+        def show(desks: Sequence[Desk]) -> dict:
+            return {"html": show_comparison(shelf.first, desks, first_file(form))}
+
+        return await answer_of(shelf.ready_to_compare(), line, show)
 
     return tab_component("compare", _page_html(shelf), "fer.compareTab(element, server)", [compare])
 
@@ -61,21 +63,20 @@ class Mean:
     without: tuple[str, ...]
 
 
-def ask_all(shelf: Shelf, upload: Upload) -> tuple[Image.Image, list[Opinion], Mean | None]:
-    """The photo, every embedded model's opinion on its largest face, and the mean of those that answer alike.
+def ask_all(first: Desk, desks: Sequence[Desk], upload: Upload) -> tuple[list[Opinion], Mean | None]:
+    """Every model's opinion on the photo's largest face, which the first finds, and the mean of those alike.
 
-    Ensembles are means already and do not count into it, nor do models that lack a class of the first one: what they
+    Ensembles are means already and do not count into that, nor do models that lack a class of the first one: what they
     cannot say would count against it. It is None for fewer than two others. Raises Refused where the photo has no
     face.
     """
     photo = read_image(upload.data).image
-    faces = shelf.first.recognizer.find_faces(photo).faces
+    faces = first.recognizer.find_faces(photo).faces
     if not faces:
         raise Refused(summarise([], photo.size))
-    desks = shelf.embedded()
     opinions = [_ask(desk, desk.recognizer.align(photo, faces[0])) for desk in desks]
     single = [one for desk, one in zip(desks, opinions, strict=True) if desk.kind() != ENSEMBLE]
-    return photo, opinions, mean_of(single, shelf.first.recognizer.labels)
+    return opinions, mean_of(single, first.recognizer.labels)
 
 
 def mean_of(opinions: Sequence[Opinion], classes: Sequence[str]) -> Mean | None:
@@ -109,9 +110,9 @@ def _weights_bytes(folder: Path | None) -> int | None:
     return None if folder is None else weights_bytes(folder)
 
 
-def comparison_records(shelf: Shelf, upload: Upload) -> dict:
+def comparison_records(first: Desk, desks: Sequence[Desk], upload: Upload) -> dict:
     """The comparison as plain data, for the API."""
-    _, opinions, mean = ask_all(shelf, upload)
+    opinions, mean = ask_all(first, desks, upload)
     models = [
         {
             "model": one.name,
@@ -127,9 +128,9 @@ def comparison_records(shelf: Shelf, upload: Upload) -> dict:
     return {"file": upload.name, "models": models, "ensemble": ensemble}
 
 
-def show_comparison(shelf: Shelf, upload: Upload) -> str:
+def show_comparison(first: Desk, desks: Sequence[Desk], upload: Upload) -> str:
     """A card a model, and one for their mean."""
-    _, opinions, mean = ask_all(shelf, upload)
+    opinions, mean = ask_all(first, desks, upload)
     cards = [_card(one.name, one.scores, _facts(one), _pictures(one), one.answer_threshold) for one in opinions]
     if mean is not None:
         facts = f"of {len(mean.of)} models, equal weights; ensembles do not count twice"

@@ -13,7 +13,7 @@ from fer_hf.demo.uploads import Upload
 from fer_hf.demo.wording import explain_doubt, summarise
 from fer_hf.demo.zero_gpu import on_gpu
 from fer_hf.faces import Prediction
-from fer_hf.image_io import read_image
+from fer_hf.image_io import ImageError, read_image
 from fer_hf.recognition import ExpressionRecognizer, Recognition
 
 ATTENDED_FACES = 12
@@ -43,6 +43,8 @@ class Desk:
 
     def recognize(self, upload: Upload) -> Recognition:
         """The faces of an uploaded photo with their expressions."""
+        if upload.fault:
+            raise ImageError(upload.fault)
         return self._recognize(upload.data)
 
     def score(self, crops: Sequence[Image.Image]) -> list[dict[str, float]]:

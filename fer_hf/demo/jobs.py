@@ -1,14 +1,23 @@
-"""Work that takes longer than a visitor should stare at a page: started, watched, cancelled, fetched once."""
+"""Work that takes longer than a visitor should stare at a page: started, watched, fetched, let go."""
 
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fer_hf.demo.calls import REFUSALS
 from fer_hf.demo.limits import Held, Refused
+
+SILENT_S = 150.0
+"""How long a page may be silent while its work waits or runs; browsers wake a hidden one once a minute."""
+KEPT_S = 300.0
+"""How long a result waits for a page that is silent, as that of a locked phone is."""
+KEPT_RESULTS = 8
+"""Results that wait at a time: each may hold a clip, or the pictures of a batch."""
+REMEMBERED_IDS = 256
 
 
 class Cancelled(Exception):
@@ -33,18 +42,35 @@ class Progress:
 Work = Callable[[Progress], dict]
 
 
+@dataclass
+class _Job:
+    progress: Progress
+    future: Future
+    undo: Callable[[dict], object] | None
+
+
 class Jobs:
     """A few long pieces of work at a time for all visitors.
 
-    A job whose page has not asked for it for ``forget_after_s`` is called off, and its result is dropped: the visitor
-    has left. Ids are random, so nobody can guess another's.
+    A job whose page has not asked for it for ``silent_s`` is called off: the visitor has left. A result waits longer,
+    for ``kept_s`` after the last question, and of those the ``kept_results`` asked for last. Ids are random, so nobody
+    can guess another's.
     """
 
-    def __init__(self, running: int = 1, waiting: int = 8, forget_after_s: float = 30.0) -> None:
-        self.capacity, self.forget_after_s = running + waiting, forget_after_s
+    def __init__(
+        self,
+        running: int = 1,
+        waiting: int = 8,
+        silent_s: float = SILENT_S,
+        kept_s: float = KEPT_S,
+        kept_results: int = KEPT_RESULTS,
+    ) -> None:
+        self.capacity, self.silent_s = running + waiting, silent_s
+        self.kept_s, self.kept_results = kept_s, kept_results
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-job")
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
+        self._forgotten: deque[str] = deque(maxlen=REMEMBERED_IDS)
 
     def start(self, work: Work, undo: Callable[[dict], object] | None = None) -> str:
         """The id of the work, which waits for its turn. Raises Refused when too much waits already.
@@ -53,7 +79,7 @@ class Jobs:
         """
         self._forget()
         with self._lock:
-            if len(self._jobs) >= self.capacity:
+            if sum(not job.future.done() for job in self._jobs.values()) >= self.capacity:
                 raise Refused("Many people are using this right now. Busy, please try again in a moment.")
             progress, held, job = Progress(), Held(work), uuid.uuid4().hex
             future = self._workers.submit(_run, held, progress)
@@ -62,20 +88,27 @@ class Jobs:
         return job
 
     def look(self, job: str) -> dict:
-        """How far it is, ``{"done", "total"}``; when finished its result, once. Raises Refused for an unknown id."""
+        """How far it is, ``{"done", "total"}``; when finished its result. Raises Refused for an unknown id.
+
+        A result can be fetched again, as after an answer that got lost, until it is cancelled.
+        """
+        with self._lock:
+            if job in self._jobs:
+                self._jobs[job].progress.wanted_at = time.monotonic()
         self._forget()
         with self._lock:
+            if job in self._forgotten:
+                raise Refused("Your page was silent for too long, so this was not kept; please start it again.")
             if job not in self._jobs:
                 raise Refused("This was stopped or has been fetched already; please start it again.")
             found = self._jobs[job]
-            found.progress.wanted_at = time.monotonic()
             if not found.future.done():
                 return {"done": found.progress.done, "total": found.progress.total}
-            del self._jobs[job]
+            found.undo = None
         return found.future.result()
 
     def cancel(self, job: str) -> None:
-        """Call a job off and forget it; nothing happens where it is unknown."""
+        """Call a job off, or let go of its result, and forget it; nothing happens where it is unknown."""
         with self._lock:
             found = self._jobs.pop(job, None)
         if found is not None:
@@ -84,16 +117,15 @@ class Jobs:
                 found.future.add_done_callback(lambda late: self._workers.submit(_undo, found.undo, late))
 
     def _forget(self) -> None:
-        limit = time.monotonic() - self.forget_after_s
-        for job in [job for job, found in list(self._jobs.items()) if found.progress.wanted_at < limit]:
-            self.cancel(job)
-
-
-@dataclass(frozen=True)
-class _Job:
-    progress: Progress
-    future: Future
-    undo: Callable[[dict], object] | None
+        now = time.monotonic()
+        with self._lock:
+            latest_first = sorted(self._jobs.items(), key=lambda item: item[1].progress.wanted_at, reverse=True)
+        finished = [job for job, found in latest_first if found.future.done()]
+        for job, found in latest_first:
+            silent_s = now - found.progress.wanted_at
+            if silent_s > (self.kept_s if job in finished else self.silent_s) or job in finished[self.kept_results :]:
+                self._forgotten.append(job)
+                self.cancel(job)
 
 
 def _undo(undo: Callable[[dict], object], late: Future) -> None:

@@ -21,6 +21,8 @@ REQUEST_BYTES = 64 * MEGABYTE
 """The longest body of any request; what one photo, archive or clip may take is less and is checked where it is read."""
 WORKERS = 2
 """Visitors who are served at the same moment."""
+UNSWEPT = "own-"
+"""How the names of folders begin whose makers delete them, however long they write without anything to be seen."""
 
 Result = TypeVar("Result")
 
@@ -190,8 +192,12 @@ class ScratchFolder:
             self.sweep(time.time())
 
     def sweep(self, now: float) -> None:
-        """Delete the files whose last change lies further back than the allowed age, and folders left empty."""
-        for path in sorted(self.path.rglob("*"), key=lambda path: len(path.parts), reverse=True):
+        """Delete the files whose last change lies further back than the allowed age, and folders left empty.
+
+        Folders whose names begin with ``UNSWEPT`` stay, with what is in them.
+        """
+        found = [path for path in self.path.rglob("*") if not path.relative_to(self.path).parts[0].startswith(UNSWEPT)]
+        for path in sorted(found, key=lambda path: len(path.parts), reverse=True):
             with contextlib.suppress(OSError):  # another thread deleted it first, or a folder is not empty
                 if now - path.stat().st_mtime > self.max_age_s:
                     path.rmdir() if path.is_dir() else path.unlink()

@@ -25,7 +25,7 @@ def build_model_tab(shelf: Shelf, line: Line) -> gr.HTML:
         def show(desk: Desk) -> dict:
             return {"html": show_model(desk), "model": desk.model_name}
 
-        return await answer_of(shelf, line, str(name).strip(), show)
+        return await answer_of(shelf.ready(str(name).strip()), line, show)
 
     return tab_component("model", _page_html(shelf), "fer.modelTab(element, server)", [load])
 

@@ -20,11 +20,11 @@ def build_photo_tab(shelf: Shelf, line: Line) -> gr.HTML:
 
     async def analyse(form) -> dict:
         model = str(form.data.get("model", ""))
-        return await answer_of(shelf, line, model, lambda desk: {"html": desk.show(first_file(form))})
+        return await answer_of(shelf.ready(model), line, lambda desk: {"html": desk.show(first_file(form))})
 
     async def attend(form) -> dict:
         model, target = str(form.data.get("model", "")), str(form.data.get("target", ""))
-        return await answer_of(shelf, line, model, lambda desk: {"maps": desk.attend(first_file(form), target)})
+        return await answer_of(shelf.ready(model), line, lambda desk: {"maps": desk.attend(first_file(form), target)})
 
     examples = [shelf.first.show(Upload(path.name, path.read_bytes())) for path in example_paths()]
     return tab_component("photo", _page_html(examples), "fer.photoTab(element, server)", [analyse, attend])

@@ -42,15 +42,28 @@ class Shelf:
     def __init__(self, first: Desk, folders: Mapping[str, Path], load: Callable[[str], Desk]) -> None:
         self.first, self.folders, self._load = first, dict(folders), load
         self._desks: OrderedDict[str, Desk] = OrderedDict()
-        self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._load_line = Line(running=1, waiting=16, seconds=LOAD_S, advice="and goes on; try again in a moment")
+        self._lock = threading.Lock()
+        # One at a time in each, so that two visitors who want the same model wait for one load; what comes from the
+        # Hub, however slowly, keeps nobody waiting who wants an embedded one.
+        self._embedded_line, self._hub_line = (
+            Line(running=1, waiting=16, seconds=LOAD_S, advice="and goes on; try again in a moment") for _ in range(2)
+        )
 
     async def ready(self, name: str = "") -> Desk:
-        """The same as ``desk``; loading waits in a line of its own, so that nobody who needs none waits for it.
+        """The desk of an embedded model or of a Hub id, ``user/name@revision``; the first one for an empty name.
 
-        Raises Refused too, where that takes too long or the line is full.
+        Loading waits in a line of its own, so that nobody who needs none waits for it. Raises ModelError, and Refused
+        where that takes too long or the line is full.
         """
-        return self._at_hand(name) or await self._load_line.run(self.desk, name)
+        return self._at_hand(name) or await self._line_for(name).run(self._load_once, name)
+
+    def desk(self, name: str = "") -> Desk:
+        """The same for a caller that is a thread of its own."""
+        return self._at_hand(name) or self._line_for(name).run_blocking(self._load_once, name)
+
+    async def ready_to_compare(self) -> list[Desk]:
+        """The desks of all embedded models; the first one alone where none is embedded."""
+        return [await self.ready(name) for name in self.folders] or [self.first]
 
     def _at_hand(self, name: str) -> Desk | None:
         if name in ("", self.first.model_name):
@@ -60,26 +73,24 @@ class Shelf:
                 self._desks.move_to_end(name)
             return self._desks.get(name)
 
-    def desk(self, name: str = "") -> Desk:
-        """The desk of an embedded model or of a Hub id, ``user/name@revision``. Raises ModelError."""
+    def _line_for(self, name: str) -> Line:
+        """The line in which a model is loaded. Raises ModelError for a name that can be none."""
+        if name in self.folders:
+            return self._embedded_line
+        if not HUB_ID.fullmatch(name) or Path(name).exists():
+            raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
+        return self._hub_line
+
+    def _load_once(self, name: str) -> Desk:
         if desk := self._at_hand(name):
             return desk
-        if name not in self.folders and (not HUB_ID.fullmatch(name) or Path(name).exists()):
-            raise ModelError(repr(name), "give a Hub id such as user/name, or one of the embedded models")
-        with self._loading:  # one at a time: two visitors who want the same model wait for one load
-            if desk := self._at_hand(name):
-                return desk
-            desk = self._load(name)
+        desk = self._load(name)
         with self._lock:
             # Under the pinned name only, so that a Hub id without a revision is looked up anew.
             desk = self._desks.setdefault(desk.model_name, desk)
             if len(self._desks) > KEPT_MODELS:
                 self._desks.popitem(last=False)
             return desk
-
-    def embedded(self) -> list[Desk]:
-        """The desks of all embedded models; the first one alone where none is embedded."""
-        return [self.desk(name) for name in self.folders] or [self.first]
 
 
 def open_shelf(model: str) -> Shelf:

@@ -20,10 +20,14 @@ from fer_hf.demo.limits import MEGABYTE
 
 @dataclass(frozen=True)
 class Upload:
-    """One file as it was sent: the name its owner gave it, without folders, and its bytes."""
+    """One file as it was sent: the name its owner gave it, without folders, and its bytes.
+
+    ``fault`` says why there are no bytes, where it came in a zip and could not be taken out.
+    """
 
     name: str
     data: bytes
+    fault: str = ""
 
 
 class _UniqueUpload(route_utils.GradioUploadFile):

@@ -19,7 +19,7 @@ from fer_hf.demo.calls import first_file
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.job_calls import job_calls
 from fer_hf.demo.jobs import Jobs, Progress
-from fer_hf.demo.limits import MEGABYTE
+from fer_hf.demo.limits import MEGABYTE, UNSWEPT
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.tabs import JOB_STATUS, NOTICE, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
@@ -92,7 +92,7 @@ def _row(track: Track, t_s: float) -> dict:
 def show_clip(desk: Desk, upload: Upload, progress: Progress) -> dict:
     """The annotated clip, a timeline of each face as HTML, and every row as CSV and JSON."""
     watcher = Watcher(desk)
-    with VideoReader(upload.data) as reader, tempfile.TemporaryDirectory(prefix="clip-") as folder:
+    with VideoReader(upload.data) as reader, tempfile.TemporaryDirectory(prefix=UNSWEPT) as folder:
         target, info = Path(folder, "clip.mp4"), reader.info
         steps = rewrite_video(reader, target, watcher.draw, max_frames_per_s=FRAMES_PER_S, max_side_px=SIDE_PX)
         for step in steps:
@@ -100,6 +100,7 @@ def show_clip(desk: Desk, upload: Upload, progress: Progress) -> dict:
             share = step.share if step.share is not None else step.t_s / DEFAULT_LIMITS.max_duration_s
             progress.step(math.floor(100 * share), 100)
         clip = target.read_bytes()
+    notes = [*reader.notes, *(["The sound is left out of the new clip."] if info.has_audio else [])]
     last_s = max((row["t_s"] for row in watcher.rows), default=0.0)
     record = {
         "file": upload.name,
@@ -107,9 +108,10 @@ def show_clip(desk: Desk, upload: Upload, progress: Progress) -> dict:
         "duration_s": info.duration_s,
         "rows": watcher.rows,
         "has_audio": info.has_audio,
+        "notes": notes,
     }
     return {
-        "html": _result_html(watcher.rows, last_s, info.has_audio),
+        "html": _result_html(watcher.rows, last_s, notes),
         "json": json.dumps(record, indent=1),
         "csv": rows_to_csv(watcher.rows),
         "mp4": base64.b64encode(clip).decode(),
@@ -128,7 +130,7 @@ def rows_to_csv(rows: Sequence[Mapping]) -> str:
     return out.getvalue()
 
 
-def _result_html(rows: Sequence[Mapping], last_s: float, had_audio: bool) -> str:
+def _result_html(rows: Sequence[Mapping], last_s: float, notes: Sequence[str]) -> str:
     tracks: dict[int, list[Mapping]] = defaultdict(list)
     for row in rows:
         tracks[row["face"]].append(row)
@@ -137,9 +139,9 @@ def _result_html(rows: Sequence[Mapping], last_s: float, had_audio: bool) -> str
     timelines = "".join(_timeline(face, long[face], last_s) for face in sorted(shown))
     count = len(tracks)
     summary = "No face found in this clip." if not count else f"{count} {'face' if count == 1 else 'faces'} followed."
-    sound = '<p class="fer-note">The sound is left out of the new clip.</p>' if had_audio else ""
+    said = "".join(f'<p class="fer-note">{escape(note)}</p>' for note in notes)
     return (
-        f'<p class="fer-summary">{summary}</p>{sound}<video class="fer-clip" controls playsinline muted></video>'
+        f'<p class="fer-summary">{summary}</p>{said}<video class="fer-clip" controls playsinline muted></video>'
         '<div class="fer-tools"><span class="fer-save"><span>Download</span>'
         '<button type="button" data-take="mp4">Clip</button><button type="button" data-take="csv">CSV</button>'
         f'<button type="button" data-take="json">JSON</button></span></div>{timelines}'

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import gradio as gr
@@ -20,6 +21,8 @@ FRAME_LIMITS = ImageLimits(max_pixels=1280 * 960, max_bytes=1_000_000, formats=(
 MAX_STREAMS = 8
 MAX_FACES = 6
 """Faces of a frame that are looked at, largest first, so that a crowd does not slow a stream down."""
+REMEMBERED_CLOSED = 256
+"""Streams closed last, whose frames still on their way are refused; no page uses an id twice."""
 IDLE_S = 10.0
 LONGEST_S = 600.0
 NOTICE = (
@@ -45,17 +48,19 @@ class Streams:
     A stream ends after ``IDLE_S`` without a frame. At most ``MAX_STREAMS`` run, each for at most ``LONGEST_S``.
     """
 
-    def __init__(self, shelf: Shelf, clock=time.monotonic) -> None:
-        self.shelf, self._clock = shelf, clock
+    def __init__(self, clock=time.monotonic) -> None:
+        self._clock = clock
+        self._closed: deque[str] = deque(maxlen=REMEMBERED_CLOSED)
         self._streams: dict[str, _Stream] = {}
         self._lock = threading.Lock()
 
-    def look(self, stream_id: str, model: str, frame: Upload) -> dict:
+    def look(self, stream_id: str, desk: Desk, frame: Upload) -> dict:
         """The faces in a frame of a stream: ``{"faces": [{"id", "box", "label", "score", "scores"}]}``.
 
-        Raises Refused where too many cameras run or this one has run for long.
+        Faces are followed afresh, with new ids, from where another desk looks at them. Raises Refused where too many
+        cameras run, this one has run for long, or it was closed.
         """
-        stream = self._open(stream_id, model)
+        stream = self._open(stream_id, desk)
         image = read_image(frame.data, limits=FRAME_LIMITS).image
         with stream.lock:
             now = self._clock()
@@ -65,17 +70,20 @@ class Streams:
             tracks = [stream.tracker.record(track.id, row, now) for track, row in zip(largest, scores, strict=True)]
         return {"faces": [_as_record(track) for track in tracks], "size": image.size}
 
-    def _open(self, stream_id: str, model: str) -> _Stream:
-        now, desk = self._clock(), self.shelf.desk(model)
+    def _open(self, stream_id: str, desk: Desk) -> _Stream:
+        now = self._clock()
         with self._lock:
             for key in [key for key, one in self._streams.items() if now - one.used_at > IDLE_S]:
                 del self._streams[key]
-            if stream_id not in self._streams:
-                if len(self._streams) >= MAX_STREAMS:
-                    raise Refused(f"{MAX_STREAMS} cameras are running already. Busy, please try again in a moment.")
+            stream = self._streams.get(stream_id)
+            if stream is None and stream_id in self._closed:
+                raise Refused("This camera was stopped.")
+            if stream is None and len(self._streams) >= MAX_STREAMS:
+                raise Refused(f"{MAX_STREAMS} cameras are running already. Busy, please try again in a moment.")
+            if stream is None or stream.desk is not desk:  # what a tracker smooths belongs to one model's classes
                 tracker = FaceTracker(desk.recognizer.detector, history_s=0)
-                self._streams[stream_id] = _Stream(tracker, desk, now, now)
-            stream = self._streams[stream_id]
+                stream = _Stream(tracker, desk, now if stream is None else stream.started_at, now)
+                self._streams[stream_id] = stream
             stream.used_at = now
         if now - stream.started_at > LONGEST_S:
             raise Refused(
@@ -87,6 +95,7 @@ class Streams:
         """Forget a stream at once; nothing happens where it is unknown."""
         with self._lock:
             self._streams.pop(stream_id, None)
+            self._closed.append(stream_id)
 
 
 def _as_record(track: Track) -> dict:
@@ -101,11 +110,11 @@ def _as_record(track: Track) -> dict:
 
 def build_webcam_tab(shelf: Shelf, line: Line) -> gr.HTML:
     """The tab's one component."""
-    streams = Streams(shelf)
+    streams = Streams()
 
     async def look(form) -> dict:
         stream_id, model = str(form.data.get("stream", ""))[:64], str(form.data.get("model", ""))
-        return await answer_of(shelf, line, model, lambda _: streams.look(stream_id, model, first_file(form)))
+        return await answer_of(shelf.ready(model), line, lambda desk: streams.look(stream_id, desk, first_file(form)))
 
     def close(stream_id) -> dict:
         streams.close(str(stream_id)[:64])

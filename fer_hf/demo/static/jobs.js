@@ -2,38 +2,63 @@
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Sends files to a job, shows its progress, and gives its result; null when it was stopped or refused.
-async function runJob(root, server, data, keep = "") {
+const ASK_MS = 300;
+// Questions that may fail one after the other, each a second later than the one before: 21 seconds in all, enough to
+// change from Wi-Fi to mobile.
+const RETRIES = 6;
+
+// Sends files to a job, shows its progress, and gives its result; null when it was stopped, refused or followed by
+// another job on the same tab, which takes the meter and the Stop button. What stores something is then still waited
+// for, because only its result has the id to withdraw it.
+async function runJob(root, server, data, tab = "") {
   const meter = root.querySelector(".fer-meter");
   const stop = root.querySelector(".fer-cancel");
-  say(root, "", "Sending…");
+  const turn = (root.ferTurn = (root.ferTurn || 0) + 1);
+  const shown = () => root.ferTurn === turn;
+  const wanted = () => shown() || data.keep === "yes";
+  const tell = (error, progress) => shown() && say(root, error, progress);
+  tell("", "Sending…");
   meter.removeAttribute("value");
   meter.hidden = false;
+  stop.hidden = true;
   const started = await call(server.start, data);
   let answer = started;
   if (started.job) {
+    const letGo = () => server.cancel(started.job).catch(() => {});
     let stopped = false;
-    stop.hidden = false;
-    stop.onclick = () => {
-      stopped = true;
-      server.cancel(started.job);
-    };
-    answer = { done: 0, total: 0 };
-    while (!stopped && "done" in answer) {
-      await pause(300);
-      answer = await server.look(started.job).catch(() => ({ error: BUSY }));
-      if (answer.total) {
-        meter.max = answer.total;
-        meter.value = answer.done;
-        say(root, "", keep === "video" ? `${answer.done}%` : `${answer.done} of ${answer.total}`);
-      } else if ("done" in answer) say(root, "", "Waiting for a free place…");
+    if (shown()) {
+      stop.hidden = false;
+      stop.onclick = () => {
+        stopped = true;
+        letGo();
+      };
     }
+    window.addEventListener("pagehide", letGo);
+    let failed = 0;
+    answer = { done: 0, total: 0 };
+    while (!stopped && wanted() && "done" in answer) {
+      await pause(failed * 1000 || ASK_MS);
+      const seen = await server.look(started.job).catch(() => null);
+      failed = seen ? 0 : failed + 1;
+      if (seen) answer = seen;
+      else if (failed > RETRIES) answer = { error: BUSY };
+      if (failed) tell("", "The connection is lost; trying again…");
+      else if (answer.total) {
+        if (shown()) {
+          meter.max = answer.total;
+          meter.value = answer.done;
+        }
+        tell("", tab === "video" ? `${answer.done}%` : `${answer.done} of ${answer.total}`);
+      } else if ("done" in answer) tell("", "Waiting for a free place…");
+    }
+    letGo();
+    window.removeEventListener("pagehide", letGo);
     // A result that came with the click on Stop is shown: it may hold the id of what was stored.
-    if (stopped && ("done" in answer || answer.error)) answer = { error: "Stopped." };
+    if ("done" in answer || (stopped && answer.error)) answer = { error: "Stopped." };
   }
-  meter.hidden = stop.hidden = true;
-  say(root, answer.error || "");
-  return answer.error ? null : answer;
+  if (shown()) meter.hidden = stop.hidden = true;
+  tell(answer.error || "", "");
+  return answer.error || !wanted() ? null : answer;
 }
 
 const TYPES = { csv: "text/csv", json: "application/json", zip: "application/zip", mp4: "video/mp4" };
@@ -65,6 +90,7 @@ function jobTab(element, server, { keep }) {
   const answerBox = root.querySelector(".fer-answer");
   const maxBytes = Number(root.dataset.maxBytes);
   let result = null;
+  let clipUrl = "";
   root.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button?.dataset.sort) sortTable(button);
@@ -83,9 +109,11 @@ function jobTab(element, server, { keep }) {
     if (!found) return;
     result = found;
     answerBox.innerHTML = found.html;
+    URL.revokeObjectURL(clipUrl);
+    clipUrl = "";
     if (found.mp4) {
-      const clip = answerBox.querySelector("video");
-      clip.src = URL.createObjectURL(new Blob([bytesOf(found.mp4)], { type: TYPES.mp4 }));
+      clipUrl = URL.createObjectURL(new Blob([bytesOf(found.mp4)], { type: TYPES.mp4 }));
+      answerBox.querySelector("video").src = clipUrl;
     }
   });
 }

@@ -9,7 +9,10 @@ function webcamTab(element, server) {
   const part = (name) => root.querySelector(`[data-live="${name}"]`);
   const live = root.querySelector(".fer-live");
   const video = live.querySelector("video");
-  const state = { running: false, paused: false, settled: false, stream: "", best: null, history: [], shown: 0, looks: [], lag: 0 };
+  const state = {
+    running: false, paused: false, settled: false, stream: "", best: null, shown: 0, looks: [], lag: 0,
+    classes: "", history: [],
+  };
 
   const setButtons = () => {
     part("start").hidden = state.running;
@@ -24,6 +27,7 @@ function webcamTab(element, server) {
     video.srcObject = null;
     if (state.stream) server.close(state.stream).catch(() => {});
     Object.assign(state, { running: false, paused: false, settled: false, stream: "", history: [] });
+    root.querySelector(".fer-legend").replaceChildren();
     say(root, error);
     setButtons();
   };
@@ -140,6 +144,8 @@ function drawLive(root, { faces, size: [width, height] }) {
 }
 
 function remember(state, { faces }, now) {
+  const classes = faces.length ? Object.keys(faces[0].scores).join() : "";
+  if (classes && classes !== state.classes) Object.assign(state, { classes, history: [] });
   state.history = state.history.filter((entry) => now - entry.time < SHOWN_S * 1000);
   if (faces.length) state.history.push({ time: now, id: faces[0].id, scores: faces[0].scores });
 }
@@ -166,7 +172,7 @@ function drawTimeline(root, state, now) {
     pen.stroke();
   });
   const legend = root.querySelector(".fer-legend");
-  if (legend.children.length !== names.length)
+  if (all(legend, "li").map((item) => item.textContent).join() !== names.join())
     legend.replaceChildren(...names.map((name, number) => {
       const item = document.createElement("li");
       item.style.setProperty("--colour", COLOURS[number % COLOURS.length]);
