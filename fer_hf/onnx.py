@@ -117,15 +117,15 @@ def _read_metadata(session: "InferenceSession", source: str) -> dict[str, Any]:
         raise ModelError(
             source, f"its metadata lacks {', '.join(missing)}; export the model with training/export.py, which adds it"
         )
-    facts = {key: json.loads(stored[key]) for key in METADATA} | {
-        key: json.loads(stored.get(key, "null")) for key in OPTIONAL_METADATA
-    }
-    (pixels,), (logits,) = session.get_inputs(), session.get_outputs()
-    wanted = [facts["num_channels"], facts["size"], facts["size"]]
-    if pixels.name != "pixels" or pixels.shape[1:] != wanted or logits.shape[1:] != [len(facts["labels"])]:
-        raise ModelError(
-            source,
-            f"its input {pixels.name} {pixels.shape} and output {logits.name} {logits.shape} contradict its metadata; "
-            "export it again",
-        )
+    ends = [[(one.name, one.shape[1:]) for one in end] for end in (session.get_inputs(), session.get_outputs())]
+    try:
+        facts = {key: json.loads(stored[key]) for key in METADATA} | {
+            key: json.loads(stored.get(key, "null")) for key in OPTIONAL_METADATA
+        }
+        size = [facts["num_channels"], facts["size"], facts["size"]]
+        wanted = [[("pixels", size)], [("logits", [len(facts["labels"])])]]
+    except (ValueError, TypeError) as error:
+        raise ModelError(source, f"its metadata cannot be read ({error}); export it again") from error
+    if ends != wanted:
+        raise ModelError(source, f"its inputs {ends[0]} and outputs {ends[1]} contradict its metadata; export it again")
     return facts

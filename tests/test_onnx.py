@@ -159,6 +159,12 @@ def _without_labels(content: bytes) -> bytes:
     return graph.SerializeToString()
 
 
+def _with_entry(content: bytes, key: str, value: str) -> bytes:
+    graph = onnx.load_from_string(content)
+    next(entry for entry in graph.metadata_props if entry.key == key).value = value
+    return graph.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -171,6 +177,8 @@ def _without_labels(content: bytes) -> bytes:
             ),
             "contradict its metadata",
         ),
+        (lambda content: _with_entry(content, "labels", "[angry, happy]"), "its metadata cannot be read .*; export it"),
+        (lambda content: _with_entry(content, "labels", "7"), "its metadata cannot be read .*; export it"),
     ],
 )
 def test_each_fault_has_its_sentence(damage, sentence, model_path, tmp_path):
