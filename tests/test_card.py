@@ -175,6 +175,16 @@ def test_pictures_of_another_source_are_not_said_to_be_fer2013s(copy):
     assert {result["dataset"]["type"] for result in head["results"]} == {"own-pictures"}
 
 
+def test_a_figure_that_rows_of_one_class_lack_is_left_out(copy):
+    report = read(copy)
+    report["metrics"]["auc"] = {"value": None, "low": None, "high": None}
+    write_json(copy / "report.json", report)
+    card.main(["--model", str(copy)])
+    (head,) = ModelCard((copy / "README.md").read_text()).data.to_dict()["model-index"]
+    kinds = [metric["type"] for result in head["results"] for metric in result["metrics"]]
+    assert kinds.count("roc_auc") == 2  # averaged views, and the other report
+
+
 def test_what_goes_on_from_fer2013_names_both_sources(copy):
     (copy / "report_fer2013.json").unlink()
     write_json(copy / "report.json", read(copy) | {"labels": "dataset"})

@@ -35,6 +35,7 @@ def test_differences_are_paired(tmp_path, targets):
     for name, share in (("base", 0.7), ("same", 0.7), ("better", 0.75)):
         save(tmp_path / f"{name}.npz", targets, share, seed=len(name))
     paths = [str(tmp_path / f"{name}.npz") for name in ("base", "same", "better")]
+    tmp_path = tmp_path / "new"
     compare.main(["--predictions", *paths, "--output", str(tmp_path / "comparison.json"), "--resamples", "500"])
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert (record["reference"], record["n"], list(record["models"])) == ("base", 400, ["better", "base", "same"])
@@ -50,6 +51,21 @@ def test_differences_are_paired(tmp_path, targets):
     assert "| base | 70.0 [" in table
     with Image.open(tmp_path / "comparison.png") as picture:
         assert picture.width > 600
+
+
+def test_models_that_number_their_classes_otherwise_are_compared_by_name(tmp_path, targets):
+    save(tmp_path / "one.npz", targets, 0.7, 0)
+    with np.load(tmp_path / "one.npz") as one:
+        order = [2, 0, 1]  # sad, angry, happy
+        number = np.argsort(order)
+        changes = {"names": NAMES[order], "probabilities": one["probabilities"][:, order]}
+        np.savez_compressed(tmp_path / "two.npz", **{**one, **changes, "targets": number[targets]})
+    paths = [str(tmp_path / "one.npz"), str(tmp_path / "two.npz")]
+    compare.main(["--predictions", *paths, "--output", str(tmp_path / "comparison.json"), "--resamples", "50"])
+    record = json.loads((tmp_path / "comparison.json").read_text())["models"]["two"]
+    assert record["accuracy"]["value"] == pytest.approx(0.7)
+    for key in ("accuracy", "macro_f1"):
+        assert record["difference"][key] == {"value": 0, "low": 0, "high": 0}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from training import cross_validate
 
 
 def arguments(recipe, data, folder) -> list[str]:
-    given = {"--recipe": recipe, "--data": data, "--output": folder / "runs", "--report": folder / "folds.json"}
+    given = {"--recipe": recipe, "--data": data, "--output": folder / "runs", "--report": folder / "new" / "folds.json"}
     return [str(part) for pair in given.items() for part in pair] + ["--resamples", "20"]
 
 
@@ -30,8 +30,12 @@ def photos(tiny_data_path, tmp_path_factory):
 
 def test_every_row_is_scored_once_by_a_model_that_has_not_seen_it(photos, tmp_path):
     recipe = write(tmp_path, epochs=4, select="last", data={"labels": "dataset", "source": {"folds": 3}}, augment={})
-    cross_validate.main(arguments(recipe, photos, tmp_path))
-    report = json.loads((tmp_path / "folds.json").read_text())
+    cross_validate.main([*arguments(recipe, photos, tmp_path), "--set", "augment={}"])
+    report = json.loads((tmp_path / "new" / "folds.json").read_text())
+    assert report["command"] == (
+        f"python training/cross_validate.py --recipe {tmp_path.name}/tiny.yaml --data DATA --output RUNS"
+        " --report folds.json --set 'augment={}'"
+    )
     assert report["n"] == 140
     assert np.array(report["confusion"]).sum() == 140
     assert report["metrics"]["accuracy"]["value"] > 0.5  # of seven classes

@@ -288,6 +288,12 @@ def test_the_command_writes_json_and_a_page_that_needs_no_network(source, tmp_pa
     assert "leak: 2 rows of train and 3 of validation" in capsys.readouterr().out
 
 
+def test_a_source_named_by_a_point_has_its_folders_name_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(class_folders(tmp_path / "my faces", {"happy": 1}))
+    assert main([".", "--quick", "--output", str(tmp_path / "audit")]) == 0
+    assert "<h1>my faces</h1>" in (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
+
+
 def test_names_from_a_source_cannot_become_markup(tmp_path):
     hostile = '"><img src=x onerror=alert(1)>'
     files = {f"happy/{hostile}.png": png(0), f"sad/{hostile}.png": png(0), f"sad/{hostile}.jpg": b"broken"}

@@ -153,6 +153,9 @@ def test_training_can_leave_out_what_was_drawn_and_its_copies(voted, tmp_path):
     ids.write_text(json.dumps({"row_ids": {"happy": ["train/999999"]}}))
     with pytest.raises(ValueError, match="names 1 rows, of which train has 0"):
         load_source(voted, leave_out=str(ids))
+    other = class_folders(tmp_path / "other", {"test/happy": 1})
+    with pytest.raises(ValueError, match="names rows of train, which the source lacks; it has test"):
+        load_source(other, leave_out=str(ids))
     ids.write_text("[]")
     with pytest.raises(ValueError, match="is no draw"):
         load_source(voted, leave_out=str(ids))

@@ -75,7 +75,7 @@ def test_reading_keeps_file_order_within_each_usage(tmp_path):
         "PublicTest,b.png,0,10,0,0,0,0,0,0,0,0",
         "Training,,0,0,0,0,0,0,0,0,0,10",
     ]
-    path.write_bytes(("\ufeff" + HEADER + "\n".join(rows) + "\n").replace("\n", "\r\n").encode())
+    path.write_bytes(("\ufeff" + HEADER + "\n".join(rows) + "\n\n").replace("\n", "\r\n").encode())
     votes = read_votes(path)
     assert votes["Training"].tolist() == [[4, 0, 0, 1, 3, 2, 0, 0, 0, 0], [0] * 9 + [10]]
     assert votes["PublicTest"].shape == (1, 10)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from fer_hf.data.loaders import load_arrays
 from fer_hf.data.sources import SourceOptions, load_source, read_source
 from fer_hf.data.sources_merge import _titles
+from fer_hf.labels import FER7
+from fer_hf.models.image_processing_fer import FerImageProcessor
 from tests.data_folders import (
     FEATURES,
     VOTES_HEADER,
@@ -102,11 +105,27 @@ def test_a_split_that_the_votes_lack_altogether_has_none_and_it_is_logged(tmp_pa
     assert splits["train"]["votes"][:] == [[1, 9, 0, 0, 0, 0, 0, 0, 0, 0]]
     assert splits["test"]["votes"][:] == [None]
     assert "has no votes for test" in caplog.text
+    processor = FerImageProcessor()
+    assert load_arrays(splits["test"], processor, labels="fer2013", names=FER7).votes is None
+    with pytest.raises(ValueError, match="needs FER\\+ votes, and this data has none"):
+        load_arrays(splits["test"], processor, labels="ferplus-majority", names=FER7)
+    mixed = datasets.concatenate_datasets([splits["train"], splits["test"]])
+    arrays = load_arrays(mixed, processor, labels="fer2013", names=FER7)
+    assert arrays.votes.tolist() == [[1, 9, *[0] * 8], [0] * 10]
+    assert load_arrays(mixed, processor, labels="ferplus-majority", names=FER7).labels.tolist() == [FER7.index("happy")]
 
 
 def test_a_csv_without_usage_is_one_split(tmp_path):
     (tmp_path / "train.csv").write_text(f"emotion,pixels\n3,{pixel_text(0)}\n4,{pixel_text(1)}\n")
     assert names(load_source(tmp_path / "train.csv")["train"]) == ["happy", "sad"]
+
+
+def test_of_several_csvs_of_pixels_those_not_read_are_named(tmp_path):
+    for index, name in enumerate(("fer2013", "icml_face_data")):
+        fer_csv(tmp_path / f"{name}.csv", [(3, pixel_text(index), "Training")])
+    loaded = read_source(tmp_path)
+    assert (grey(loaded.splits["train"][0]["image"]) == grey(picture(0))).all()
+    assert loaded.reports[0].notes == ["fer2013.csv was read, and these like it were passed by: icml_face_data.csv"]
 
 
 # class folders
@@ -243,6 +262,35 @@ def test_mixed_formats_wrong_names_and_turned_photos_become_upright_pictures_wit
     assert loaded.reports[0].notes == ["files that are no pictures were passed by: .db (1)"]
 
 
+def test_a_preview_in_the_header_of_a_jpeg_is_not_kept(tmp_path):
+    plain = encode(picture(1), "JPEG")
+    assert plain[2:6] == b"\xff\xe0\x00\x10"
+    preview = b"secret preview "  # 5×1 RGB pixels
+    header = b"\xff\xe0" + (16 + len(preview)).to_bytes(2) + plain[6:18] + bytes([5, 1]) + preview
+    split = load_source(write_files(tmp_path / "data", {"sad/a.jpg": plain[:2] + header + plain[20:]}))["train"]
+    stored = split.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"]
+    assert b"secret" not in stored
+    assert np.abs(grey(split[0]["image"]) - grey(picture(1))).mean() < 4
+
+
+def test_linked_folders_are_read_and_a_link_back_ends(tmp_path):
+    elsewhere = class_folders(tmp_path / "elsewhere", {"happy": 2})
+    folder = class_folders(tmp_path / "data", {"test/sad": 1}, start_seed=9)
+    (folder / "train").symlink_to(elsewhere)
+    (elsewhere / "happy" / "round").symlink_to(folder)
+    splits = load_source(folder)
+    assert splits["train"]["row_id"][:] == ["train/happy/000.png", "train/happy/001.png"]
+    assert splits["test"]["row_id"][:] == ["test/sad/000.png"]
+
+
+def test_a_file_beside_class_folders_that_is_no_csv_is_passed_by(tmp_path):
+    folder = class_folders(tmp_path / "data", {"happy": 1})
+    write_files(folder, {"notes.csv": b'"never closed ' + b"x" * (1 << 21)})
+    loaded = read_source(folder)
+    assert loaded.splits["train"].num_rows == 1
+    assert loaded.reports[0].notes == ["files that are no pictures were passed by: .csv (1)"]
+
+
 def test_bare_files_are_kept_byte_for_byte(tmp_path):
     grey_jpeg, rgb_webp = encode(picture(1), "JPEG"), encode(picture(2, colour=True), "WEBP", quality=80)
     files = {"sad/a.jpg": grey_jpeg, "sad/b.png": png(3), "sad/c.webp": rgb_webp}
@@ -308,6 +356,39 @@ def test_lists_as_csv_with_splits_and_subjects_and_a_missing_picture(tmp_path):
     assert "no such picture" in loaded.reports[0].skipped[0].reason
 
 
+def test_the_split_of_a_listed_picture_is_the_lists_own_or_its_folders(tmp_path):
+    files = {f"{split}/{i}.png": png(10 * (split == "test") + i) for split in ("train", "test") for i in range(2)}
+    rows = "".join(f"{name},{'joy' if '0' in name else 'sad'}\n" for name in files)
+    both = write_files(tmp_path / "both", files | {"labels.csv": f"path,label\n{rows}".encode()})
+    assert {name: split["row_id"][:] for name, split in load_source(both).items()} == {
+        "train": ["train/0.png", "train/1.png"],
+        "test": ["test/0.png", "test/1.png"],
+    }
+    lists = {f"{split}.csv": f"image,label\n{row}.png,joy\n".encode() for split, row in (("train", 1), ("val", 2))}
+    pictures = {f"train_images/{i}.png": png(i) for i in (1, 2)}
+    splits = load_source(write_files(tmp_path / "lists", lists | pictures))
+    assert splits["train"]["row_id"][:] == ["train_images/1.png"]
+    assert splits["validation"]["row_id"][:] == ["train_images/2.png"]
+
+
+def test_listed_rows_without_a_label_or_with_a_strange_split_are_skipped(tmp_path):
+    files = {f"{i}.png": png(i) for i in range(4)}
+    files["list.csv"] = b"path,label,split\n0.png,joy,train\n1.png,joy,holdout\n2.png,,train\n3.png,joy,\n"
+    loaded = read_source(write_files(tmp_path / "data", files), SourceOptions(max_skipped_share=0.5))
+    assert loaded.splits["train"]["row_id"][:] == ["0.png", "3.png"]
+    assert [(row.row_id, row.reason) for row in loaded.reports[0].skipped] == [
+        ("list.csv, row 3", "'1.png': the split is 'holdout'; it should be train, validation or test"),
+        ("list.csv, row 4", "'2.png': it has no label"),
+    ]
+
+
+def test_subjects_of_listed_pictures_come_from_their_names_without_the_folders(tmp_path):
+    files = {f"images/p{i}_a.png": png(i) for i in range(2)}
+    files["list.csv"] = b"path,label\nimages/p0_a.png,joy\nimages/p1_a.png,sad\n"
+    splits = load_source(write_files(tmp_path / "data", files), subject_pattern=r"^(p\d)_")
+    assert splits["train"]["subject"][:] == ["p0", "p1"]
+
+
 def test_raf_db_csvs_beside_numbered_folders(tmp_path):
     root = class_folders(
         tmp_path / "raf", {f"DATASET/{split}/{i}": 1 for split in ("train", "test") for i in range(1, 8)}
@@ -338,9 +419,21 @@ def test_a_source_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
     assert load_source(folder)["train"].num_rows == 4
 
 
-def test_merged_sources_have_names_of_their_own():
+def test_the_same_pictures_read_from_another_folder_are_another_source(tmp_path):
+    folder = class_folders(tmp_path / "data", {"test/happy": 1})
+    write_files(tmp_path / "listed" / "test", {"a.png": png(1), "list.csv": b"path,label\na.png,joy\n"})
+    listed = tmp_path / "listed"
+    (listed / "list.csv").symlink_to(listed / "test" / "list.csv")
+    for whole, name in ((folder, "happy/000.png"), (listed, "a.png")):
+        assert {s: split["row_id"][:] for s, split in load_source(whole).items()} == {"test": [f"test/{name}"]}
+        assert {s: split["row_id"][:] for s, split in load_source(whole / "test").items()} == {"train": [name]}
+
+
+def test_merged_sources_have_names_of_their_own(tmp_path, monkeypatch):
     assert _titles(["a/faces", "b/faces", "c/faces"]) == ["faces", "faces-2", "faces-3"]
     assert _titles(["a/faces-2", "b/faces", "c/faces"]) == ["faces-2", "faces", "faces-3"]
+    monkeypatch.chdir(tmp_path)
+    assert _titles([".", "user/b", tmp_path]) == [tmp_path.name, "b", f"{tmp_path.name}-2"]
 
 
 def test_sources_merge_with_their_names_in_row_ids_and_subjects(tmp_path):
@@ -371,6 +464,7 @@ def test_sources_merge_with_their_names_in_row_ids_and_subjects(tmp_path):
         ({"subject_pattern": "S[0-9]+"}, "needs a group"),
         ({"folds": 5, "splits": {"validation": 0.1}}, "exclude each other"),
         ({"streaming": True, "folds": 5}, "a stream cannot be split"),
+        ({"streaming": True, "votes": "fer2013new.csv"}, "votes are matched by row order, which a stream loses"),
         ({"streaming": True, "leave_out": "x.json"}, "cannot be left out of a stream"),
     ],
 )

@@ -1,11 +1,13 @@
 """Parquet and the Hub: whole or as a stream, every table reads into the one schema."""
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
 from fer_hf.data.sources import SourceOptions, load_source, read_source
-from tests.data_folders import FEATURES, class_folders, grey, names, png, write_files
+from tests.data_folders import FEATURES, VOTES_HEADER, class_folders, grey, names, pixel_text, png, write_files
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,65 @@ def test_a_stream_does_not_guess_what_numbers_mean_or_part_rows_into_splits(tmp_
         load_source(tmp_path / "usage", streaming=True)
 
 
+def of_pixels(columns: dict, path) -> None:
+    """A table of FER2013's pixels with these further columns."""
+    count = len(next(iter(columns.values())))
+    datasets.Dataset.from_dict({"pixels": [pixel_text(i) for i in range(count)]} | columns).to_parquet(path)
+
+
+def test_rows_of_a_table_with_splits_are_numbered_and_voted_on_split_by_split(tmp_path):
+    usages = ["Training", "PublicTest", "Training", "PublicTest", "Training"]
+    of_pixels({"emotion": [3] * 5, "Usage": usages}, tmp_path / "data" / "all.parquet")
+    votes = tmp_path / "fer2013new.csv"
+    votes.write_text(VOTES_HEADER + "".join(f"{usage},x,{i},9,0,0,0,0,0,0,0,0\n" for i, usage in enumerate(usages)))
+    splits = load_source(tmp_path / "data", votes=str(votes))
+    found = {name: (split["row_id"][:], [v[0] for v in split["votes"]]) for name, split in splits.items()}
+    assert found == {
+        "train": (["train/000000", "train/000001", "train/000002"], [0, 2, 4]),
+        "validation": (["validation/000000", "validation/000001"], [1, 3]),
+    }
+
+
+def test_a_row_of_no_known_split_is_skipped_and_not_trained_on(tmp_path):
+    of_pixels({"emotion": [3] * 4, "split": ["train", "holdout", None, "test"]}, tmp_path / "data" / "all.parquet")
+    loaded = read_source(tmp_path / "data", SourceOptions(max_skipped_share=0.3))
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 2, "test": 1}
+    assert [(row.row_id, row.reason) for row in loaded.reports[0].skipped] == [
+        ("row 1 of train", "split is 'holdout'; it should be train, validation or test")
+    ]
+
+
+def test_labels_of_a_column_with_gaps_are_whole_numbers_and_those_of_no_class_are_skipped(tmp_path):
+    of_pixels({"emotion": [3.0, None, 6.0]}, tmp_path / "gaps" / "train.parquet")
+    assert names(load_source(tmp_path / "gaps", max_skipped_share=0.5)["train"]) == ["happy", "neutral"]
+    stream = load_source(tmp_path / "gaps", streaming=True, numbering="fer2013")["train"]
+    assert [row["label"] for row in stream] == [3, 6]
+    table = pa.table({"pixels": [pixel_text(i) for i in range(4)], "label": pa.array([0, 2, -2, 1], pa.int64())})
+    features = datasets.Features(pixels=datasets.Value("string"), label=datasets.ClassLabel(names=["happy", "sad"]))
+    (tmp_path / "strange").mkdir()
+    metadata = features.arrow_schema.metadata
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "strange" / "train.parquet")
+    loaded = read_source(tmp_path / "strange", SourceOptions(max_skipped_share=0.5))
+    assert names(loaded.splits["train"]) == ["happy", "sad"]
+    assert [(row.row_id, row.reason) for row in loaded.reports[0].skipped] == [
+        (f"train/00000{row}", f"its label is {value}; the 2 classes are numbered from 0")
+        for row, value in ((1, 2), (2, -2))
+    ]
+
+
+def test_folders_give_the_splits_of_parquet_and_what_is_hidden_is_passed_by(tmp_path):
+    folder = tmp_path / "FER (2013) [v2]"
+    for index, name in enumerate(("train.parquet", "test/part1/a.parquet")):
+        of_pixels({"emotion": [index]}, folder / name)
+    write_files(folder, {"._train.parquet": b"of macOS", ".cache/train.parquet": b"of a download"})
+    assert {name: names(split) for name, split in load_source(folder).items()} == {
+        "train": ["angry"],
+        "test": ["disgust"],
+    }
+    assert list(load_source(folder / "test")) == ["test"]
+    assert list(load_source(folder / "test" / "part1" / "a.parquet")) == ["train"]
+
+
 def test_numbers_name_rows_and_subjects_too(tmp_path):
     columns = {
         "image": [{"bytes": png(i), "path": None} for i in range(3)],
@@ -132,6 +193,16 @@ def test_a_name_that_is_nothing_here_is_looked_for_on_the_hub_and_a_path_is_not(
         load_source("someone/no-such-data")
     with pytest.raises(ValueError, match="there is no file or folder"):
         load_source(tmp_path / "nothing here")
+
+
+def test_the_configurations_of_a_data_set_on_the_hub_are_named_where_one_must_be_chosen(hub, tmp_path):
+    class_folders(tmp_path / "data", {"one/happy": 1, "two/sad": 1})
+    configs = "".join(f"- config_name: {name}\n  data_dir: {name}\n" for name in ("one", "two"))
+    write_files(tmp_path / "data", {"README.md": f"---\nconfigs:\n{configs}---\n".encode()})
+    HfApi().create_repo("user/both", repo_type="dataset")
+    HfApi().upload_folder(repo_id="user/both", repo_type="dataset", folder_path=tmp_path / "data")
+    with pytest.raises(ValueError, match=r"Please pick one among the available configs: \['one', 'two'\]$"):
+        load_source("user/both")
 
 
 def test_a_data_set_of_files_on_the_hub_is_read_whole_and_streamed(hub, tmp_path):

@@ -68,6 +68,18 @@ def test_members_become_one_folder_that_knows_what_any_of_them_has_seen(tmp_path
     assert overlap(used["train"], Split([f"{value:016x}" for value in range(600, 660)])) == 0.0
 
 
+def test_what_a_member_on_the_hub_has_seen_is_known_too(hub, tmp_path):
+    from huggingface_hub import HfApi
+
+    here = save_member(tmp_path / "here", 1, {"train": record(HASHES[:30], 1)})
+    there = save_member(tmp_path / "there", 2, {"train": record(HASHES[30:], 1)})
+    HfApi().create_repo("user/there")
+    HfApi().upload_folder(repo_id="user/there", folder_path=there)
+    main([here, "user/there@main", "--output", str(tmp_path / "both")])
+    used = read_used(tmp_path / "both")
+    assert overlap(used["train"], Split(HASHES)) == 1.0
+
+
 def test_members_that_frame_faces_differently_are_refused_and_nothing_is_written(tmp_path):
     paths = [save_member(tmp_path / "a", 1, {}), save_member(tmp_path / "b", 2, {}, margin=0.4)]
     with pytest.raises(ValueError, match="must frame faces alike"):

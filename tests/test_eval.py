@@ -1,11 +1,14 @@
 """training/eval.py on a made data set and a tiny model: figures, provenance, refusals, files."""
 
+import argparse
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from huggingface_hub import HfApi
 from PIL import Image as PILImage
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
@@ -15,16 +18,18 @@ import fer_hf  # noqa: F401 - makes the Auto classes know our models
 from fer_hf import figures
 from fer_hf.data.sources import SourceOptions
 from fer_hf.figures import save_figure
+from fer_hf.hub import load_model
 from fer_hf.labels import FER7
 from fer_hf.metrics import softmax
 from tests.data_folders import png, write_files
 from tests.evaluation_runs import ROWS, WITHOUT_MAJORITY, make_data, run
 from training import cost, provenance
+from training import eval as evaluation
 from training.cost import count_mflops, count_parameters
 from training.files import write_json
 from training.intervals import bootstrap, resample
 from training.report import first_copies, most_confused
-from training.scoring import load, load_split
+from training.scoring import load, load_split, placeless, source_text
 from training.views import NAMED, View, parse_views
 
 
@@ -173,6 +178,18 @@ def test_fitting_stores_what_the_reloaded_model_answers_with(tiny_model_path, da
     assert torch.allclose(output.logits * stored["temperature"], output.raw_logits)
 
 
+def test_fitting_that_is_broken_off_has_recorded_its_rows(tiny_model_path, data, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+
+    def break_off(path, value):
+        raise KeyboardInterrupt(path.name)
+
+    monkeypatch.setattr(evaluation, "write_json", break_off)
+    with pytest.raises(KeyboardInterrupt, match=r"config\.json"):
+        run(folder, data, tmp_path / "report.json", "--fit-temperature")
+    assert provenance.read_used(folder)["temperature"]["n"] == ROWS
+
+
 def test_a_split_the_model_has_seen_is_no_test(tiny_model_path, data, tmp_path):
     folder = shutil.copytree(tiny_model_path, tmp_path / "model")
     run(folder, data, tmp_path / "report.json", "--fit-temperature")
@@ -197,6 +214,64 @@ def test_a_split_the_model_has_seen_is_no_test(tiny_model_path, data, tmp_path):
 def test_what_cannot_be_done_is_said_in_one_sentence(tiny_model_path, data, tmp_path, more, message):
     with pytest.raises(ValueError, match=message):
         run(tiny_model_path, data, tmp_path / "report.json", *more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision_are_scored_as_they_answer(tiny_model_path, data, tmp_path, dtype):
+    loaded = load(str(tiny_model_path), "cpu")
+    loaded.model.to(dtype).save_pretrained(tmp_path / "half")
+    loaded.processor.save_pretrained(tmp_path / "half")
+    run(tmp_path / "half", data, tmp_path / "report.json", "--tta", "ten", "--predictions", tmp_path / "rows.npz")
+    rows = np.load(tmp_path / "rows.npz")
+    half = load(str(tmp_path / "half"), "cpu")
+    images = [row["image"] for row in load_split(str(data), "validation", SourceOptions())]
+    with torch.inference_mode():
+        logits = half.model(half.processor(images)["pixel_values"].to(dtype)).raw_logits
+    assert logits.dtype == dtype
+    assert rows["probabilities"] == pytest.approx(softmax(logits.float().numpy()), abs=1e-3)
+
+
+def test_a_model_on_the_hub_says_what_it_has_seen(hub, tiny_model_path, data, tmp_path, capsys):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+    run(folder, data, tmp_path / "report.json", "--fit-temperature")
+    (folder / "recipe.yaml").write_text("data: {source: {numbering: affectnet}}\n")
+    HfApi().create_repo("user/model")
+    HfApi().upload_folder(repo_id="user/model", folder_path=folder)
+    report = run("user/model", data, tmp_path / "report.json")
+    assert report["seen"]["temperature"] == 1
+    assert "user/model learned from data read with numbering=affectnet" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"100% of this split's pictures served user/model for temperature"):
+        run("user/model", data, tmp_path / "report.json", "--split", "test")
+
+
+def test_a_cached_model_is_scored_while_the_hub_is_away(hub, tiny_model_path, data, tmp_path, capsys):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "model")
+    run(folder, data, tmp_path / "report.json", "--fit-temperature")
+    HfApi().create_repo("user/model")
+    HfApi().upload_folder(repo_id="user/model", folder_path=folder)
+    load_model("user/model")
+    hub.fail(".*", drop=True, times=100)
+    report = run("user/model", data, tmp_path / "report.json")
+    assert report["seen"]["temperature"] is None
+    assert "user/model: what its repository says of the data it has seen cannot be had now" in capsys.readouterr().err
+
+
+def test_a_split_without_a_label_is_said(tiny_model_path, data, tmp_path):
+    (tmp_path / "data").mkdir()
+    rows = Dataset.from_parquet(str(data / "validation.parquet"), cache_dir=tmp_path / "cache")
+    undecided = rows.select(range(ROWS - WITHOUT_MAJORITY, ROWS))
+    undecided.to_parquet(tmp_path / "data" / "validation.parquet")
+    with pytest.raises(ValueError, match=r"none of the 6 rows of its split validation has a label of ferplus-majority"):
+        run(tiny_model_path, tmp_path / "data", tmp_path / "report.json", "--labels", "ferplus-majority")
+
+
+def test_records_name_no_places_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert placeless(f"{tmp_path}/runs/a/best") == "runs/a/best"
+    assert placeless("/root/runs/a/best") == "a/best"
+    assert [placeless(path) for path in ("runs/a", "user/name")] == ["runs/a", "user/name"]
+    asked = argparse.Namespace(votes="/root/votes.csv", source=["leave_out=/root/draws/a.json", "splits={test: 0.5}"])
+    assert source_text(asked) == " --votes VOTES --source leave_out=draws/a.json 'splits={test: 0.5}'"
 
 
 def test_figures_are_written_beside_the_report_at_a_readable_size(evaluated):

@@ -20,7 +20,7 @@ from fer_hf.onnx import OnnxClassifier, find_onnx
 from fer_hf.pipelines import pipeline
 from fer_hf.recognition import ExpressionRecognizer
 from training import export, push_to_hub, quantize
-from training.scoring import load
+from training.scoring import labelled_rows, load
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_TORCH = """
@@ -267,6 +267,9 @@ def test_int8_is_kept_only_where_it_is_fast_and_right(
         ["export_report.json", "model.onnx"] + ["model_int8.onnx"] * kept
     )
     if kept:
+        again = ["--model", str(model_path), "--output", str(tmp_path)]
+        export.main(again)  # the same weights: the 8-bit file and its figures stay
+        assert json.loads((tmp_path / "export_report.json").read_text())["int8"] == report
         exported, small = (OnnxClassifier(tmp_path / name) for name in ("model.onnx", "model_int8.onnx"))
         assert small.labels == exported.labels
         graph = onnx.load(tmp_path / "model_int8.onnx").graph
@@ -277,20 +280,16 @@ def test_int8_is_kept_only_where_it_is_fast_and_right(
         assert all(one.dtype == np.int8 and np.abs(one).max() in (63, 64) for one in filters)
         assert "QuantizeLinear" in kinds
         loaded = load(str(model_path), "cpu")
-        pixels = quantize.load_rows(
-            loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013"
-        ).images.numpy()
+        pixels = labelled_rows(loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013")[0].images.numpy()
         expected = exported.logits(pixels)
         assert 0 < np.abs(small.logits(pixels) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_accuracy_is_the_share_of_right_rows(model_path, tiny_data_path):
-    split = quantize.load_rows(
-        load(str(model_path), "cpu"), str(tiny_data_path), "validation", SourceOptions(), "fer2013"
-    )
+    loaded = load(str(model_path), "cpu")
+    split, _ = labelled_rows(loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013")
     classifier = OnnxClassifier(model_path / "model.onnx")
     with torch.inference_mode():
-        loaded = load(str(model_path), "cpu")
         answers = loaded.model(loaded.processor.normalize_uint8(split.images)).logits.argmax(1)
     assert quantize.accuracy(classifier, split) == (answers == split.labels).double().mean().item()
 
@@ -319,3 +318,30 @@ def test_missing_onnxruntime_is_said(model_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="needs onnxruntime, which is not installed; run pip install onnxruntime"):
         OnnxClassifier(model_path / "model.onnx")
+
+
+def test_the_8_bit_file_of_another_model_goes(model_path, graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "graph_of", lambda loaded: graph)
+    monkeypatch.setattr(export, "greatest_difference", lambda *_: 0.0)
+    folder = Path(shutil.copytree(model_path, tmp_path / "tiny"))
+    small = folder / "model_int8.onnx"
+    for changes in ({}, {"temperature": 0.02}, {"sha256": "0" * 64}):
+        shutil.copy(folder / "model.onnx", small)
+        report = json.loads((folder / "export_report.json").read_text())
+        recorded = {"file": small.name, "sha256": changes.get("sha256", report["onnx"]["sha256"])}
+        (folder / "export_report.json").write_text(json.dumps(report | {"int8": recorded}))
+        config = json.loads((folder / "config.json").read_text()) | {"temperature": changes.get("temperature", 0.01)}
+        (folder / "config.json").write_text(json.dumps(config))
+        export.main(["--model", str(folder)])
+        assert small.is_file() == (not changes), changes
+        assert ("int8" in json.loads((folder / "export_report.json").read_text())) == (not changes)
+
+
+def test_half_precision_is_exported_in_full_and_left_as_it_was(model_path, tmp_path):
+    loaded = load_model(model_path)
+    loaded.model.half().save_pretrained(tmp_path)
+    loaded.processor.save_pretrained(tmp_path)
+    half = load(str(tmp_path), "cpu")
+    found = export.export_onnx(half, tmp_path / "model.onnx")
+    assert found["greatest_logit_difference"] <= export.MAX_DIFFERENCE
+    assert {tensor.dtype for tensor in half.model.parameters()} == {torch.float16}

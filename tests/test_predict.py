@@ -87,6 +87,13 @@ def test_each_picture_has_one_row_with_what_the_model_says(labelled, folder, tin
     assert len({row["score"] for row in labelled}) > ROWS // 2
 
 
+def test_the_manifest_names_folders_and_no_places(folder, tiny_model_path, tmp_path):
+    predict.main(command(folder, tiny_model_path, tmp_path / "out"))
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert (json.loads(text)["data"], json.loads(text)["model"]) == (folder.name, tiny_model_path.name)
+    assert str(folder.parent) not in text
+
+
 def test_a_picture_that_cannot_be_read_is_a_row_with_its_error(labelled):
     assert [row["row"] for row in labelled if row["error"]] == [7]
     assert "damaged or incomplete" in labelled[7]["error"]

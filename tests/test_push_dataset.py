@@ -287,6 +287,25 @@ def test_a_dry_run_sends_nothing_and_keeps_the_files(hub, faces, tmp_path, capsy
     assert hub.requests == []
 
 
+def test_colours_that_come_later_are_published(hub, tmp_path):
+    for colour in (False, True):
+        for seed in range(40):
+            image = picture(seed, colour=True)
+            name = f"{'happy' if seed % 2 else 'sad'}/{seed:02d}.png"
+            write_files(tmp_path / "faces", {name: encode(image if colour else image.convert("L"), "PNG")})
+        push(tmp_path / "faces", "--work", tmp_path / "work", *(() if colour else ("--dry-run",)))
+    published = [row["image"]["bytes"] for split in rows().values() for row in split]
+    assert {Image.open(io.BytesIO(data)).mode for data in published} == {"RGB"}
+
+
+def test_a_named_work_folder_keeps_what_is_not_of_a_push(hub, faces, tmp_path):
+    work = write_files(tmp_path / "work", {"files-2024/notes.txt": b"mine", "files-list.txt": b"mine"})
+    push(faces, "--work", work, "--splits", "test=0.125")
+    assert sorted(path.name for path in work.iterdir()) == ["files-2024", "files-list.txt"]
+    card = Path(hf_hub_download("user/faces", "README.md", repo_type="dataset")).read_text()
+    assert "These splits were cut from train, class by class: test (12.5%)." in card
+
+
 def test_a_quick_trial_does_not_stand_for_the_whole_audit(hub, faces, tmp_path, capsys):
     push(faces, "--dry-run", "--work", tmp_path / "work")
     options = ("--source", str(faces), "--repo-id", "user/faces", *REQUIRED, "--dry-run")

@@ -83,6 +83,25 @@ def test_a_model_on_the_hub_takes_the_place_of_the_embedded_one(hub, project, ti
     assert HfApi().get_space_variables("user/demo")["FER_MODEL"].value == "user/model"
     files = HfApi().list_repo_files("user/demo", repo_type="space")
     assert not [path for path in files if path.startswith("model_cards")]
+    assert "HF_TOKEN" not in capsys.readouterr().out
+    HfApi().update_repo_settings("user/model", private=True)
+    push("--model", "user/model")
+    assert "user/model is private or gated: the Space loads it only with a secret HF_TOKEN" in capsys.readouterr().out
+
+
+def test_the_embedded_model_serves_again_where_one_of_the_hub_did(hub, project, tiny_model_path, capsys):
+    HfApi().create_repo("user/model")
+    HfApi().upload_folder(repo_id="user/model", folder_path=tiny_model_path)
+    push("--model", "user/model")
+    HfApi().add_space_variable("user/demo", "OTHER", "stays")
+    push("--dry-run")
+    assert HfApi().get_space_variables("user/demo")["FER_MODEL"].value == "user/model"
+    push()
+    assert "FER_MODEL was user/model and is removed" in capsys.readouterr().out
+    assert list(HfApi().get_space_variables("user/demo")) == ["OTHER"]
+    assert "preload_from_hub" not in readme()[0]
+    push()
+    assert "FER_MODEL" not in capsys.readouterr().out
 
 
 def test_a_dry_run_and_a_pull_request_leave_the_space_as_it_is(hub, project, capsys):

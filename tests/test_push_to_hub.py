@@ -5,12 +5,13 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import HfApi
 
 import fer_hf  # noqa: F401 - makes the Auto classes know our models
 from fer_hf.hub import load_model, save_portable
-from training import card, cost, push_to_hub
+from training import card, cost, load_back, push_to_hub
 from training import eval as evaluation
 from training.config import dump_recipe, load_recipe
 
@@ -75,6 +76,17 @@ def test_what_does_not_load_back_the_same_is_said(hub, model, monkeypatch, child
     monkeypatch.setattr(push_to_hub.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, *child))
     with pytest.raises(ValueError, match=rf"user/tiny@\w{{8}} {message}"):
         push(model)
+
+
+def test_a_model_in_half_precision_answers_when_loaded_back(tiny_model_path, tmp_path):
+    loaded = load_model(tiny_model_path)
+    loaded.model.half().save_pretrained(tmp_path)
+    loaded.processor.save_pretrained(tmp_path)
+    _, pixel_values, logits = load_back.answers(str(tmp_path))
+    with torch.no_grad():
+        expected = load_model(tiny_model_path).model(pixel_values).logits
+    assert logits.dtype == torch.float16
+    torch.testing.assert_close(logits.float(), expected, atol=0.01, rtol=0.01)
 
 
 def test_a_dry_run_shows_the_difference_and_sends_nothing(hub, model, capsys, unchecked):

@@ -185,3 +185,12 @@ def test_what_a_memory_adds_is_told_apart_by_nearness(cards):
     row = cells(text.strip().splitlines()[-1])
     assert row == ["[good](../model_cards/good)", "1,400 × 32", "61.3 → 71.3", "65.0 → 100.0", "60.0 → 61.7"]
     assert text in results.results_page(results.read_reports(cards), [], cards)
+
+
+def test_rows_of_one_class_have_no_auc(cards):
+    path = cards / "good" / "report.json"
+    report = json.loads(path.read_text())
+    report["metrics"]["auc"] = dict.fromkeys(("value", "low", "high"))
+    path.write_text(json.dumps(report))
+    head, _, good, _ = map(cells, results.full_table(results.read_reports(cards)).splitlines())
+    assert dict(zip(head, good, strict=True))["AUC"] == "–"

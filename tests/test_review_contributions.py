@@ -116,7 +116,7 @@ def test_from_the_hub_it_is_the_same(hub, store, review, tmp_path):
 
 
 def test_exact_copies_are_named(store, review, tmp_path):
-    files = {"happy/a.png": encode(picture(1), "PNG"), "sad/b.png": encode(picture(9), "PNG")}
+    files = {"contempt/a.png": encode(picture(1), "PNG"), "sad/b.png": encode(picture(9), "PNG")}
     known = write_files(tmp_path / "known", files)
     give(store, 1)
     give(store, 2)
@@ -124,7 +124,7 @@ def test_exact_copies_are_named(store, review, tmp_path):
     lines = review("list", "--existing", known)
     by_id = sorted(lines[:-1], key=len)
     assert "same picture" not in by_id[0]
-    assert sum(f"same picture as {known} happy/a.png" in line for line in lines) == 1
+    assert sum(f"same picture as {known} contempt/a.png" in line for line in lines) == 1
     assert sum("same picture as" in line and str(known) not in line for line in lines) == 1
 
 

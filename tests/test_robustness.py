@@ -10,7 +10,14 @@ from torch import nn
 
 from fer_hf.attention import grad_cam
 from fer_hf.hub import load_model
+from fer_hf.labels import FER7, id2label
+from fer_hf.map_geometry import cell_grids
+from fer_hf.models.configuration_cbam_5cnn import CBAM5CNNConfig
+from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
 from fer_hf.models.image_processing_fer import FerImageProcessor
+from fer_hf.models.modeling_cbam_5cnn import CBAM5CNNForImageClassification
+from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
+from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
 from tests.evaluation_runs import make_data
 from training import attention_report, robustness
 from training.attention_regions import deletion_insertion, region_masks, region_shares, saliency_maps
@@ -104,8 +111,8 @@ def test_maps_of_a_model_have_their_shapes_and_leave_no_hooks(tiny_model_path):
     pixels = loaded.processor.normalize_uint8(torch.zeros(2, 1, 48, 48, dtype=torch.uint8))
     maps = saliency_maps(loaded.model, pixels)
     assert list(maps) == ["Grad-CAM", "SE"]
-    assert torch.equal(maps["Grad-CAM"], grad_cam(loaded.model, pixels))
-    assert maps["SE"].shape == (2, 24, 24)
+    assert torch.equal(maps["Grad-CAM"][0], grad_cam(loaded.model, pixels))
+    assert maps["SE"][0].shape == (2, 24, 24)
     assert not any(module._forward_hooks for module in loaded.model.modules())
 
 
@@ -117,7 +124,7 @@ def data(tmp_path_factory):
 def test_the_robustness_command_writes_figures_with_intervals(tiny_model_path, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(robustness, "save_figure", lambda figure, path: path.write_bytes(b"drawn"))
     monkeypatch.setattr(robustness, "CORRUPTIONS", (BY_NAME["dark"], BY_NAME["eyes covered"]))
-    output = tmp_path / "robustness.json"
+    output = tmp_path / "new" / "robustness.json"
     arguments = ["--model", str(tiny_model_path), "--data", str(data), "--output", str(output), "--resamples", "50"]
     robustness.main(arguments)
     record = json.loads(output.read_text())
@@ -128,11 +135,14 @@ def test_the_robustness_command_writes_figures_with_intervals(tiny_model_path, d
     value = record["corruptions"][0]["strengths"][0]["accuracy"]["value"]
     assert f"| dark (light left) | 0.75: {100 * value:.1f} |" in robustness_table(record)
     assert "dark (light left): 0.75" in capsys.readouterr().out
+    arguments[arguments.index(str(output))] = str(tmp_path)
+    with pytest.raises(ValueError, match=r"--output \S+ is a folder; name the file"):
+        robustness.main(arguments)
 
 
 def test_the_attention_command_compares_with_area_and_random_maps(tiny_model_path, data, tmp_path, monkeypatch):
     monkeypatch.setattr(attention_report, "save_figure", lambda figure, path: None)
-    output = tmp_path / "attention.json"
+    output = tmp_path / "new" / "attention.json"
     arguments = ["--model", str(tiny_model_path), "--data", str(data), "--rows", "8", "--output", str(output)]
     attention_report.main(arguments)
     record = json.loads(output.read_text())
@@ -152,3 +162,58 @@ def test_attention_without_a_face_template_is_refused(tiny_model_path, data, tmp
     FerImageProcessor().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no face template"):
         attention_report.main(["--model", str(tmp_path), "--data", str(data), "--output", str(tmp_path / "a.json")])
+
+
+def test_each_map_of_an_ensemble_lies_where_the_cells_of_its_own_member_look(tmp_path, monkeypatch):
+    """Pooling centres the first of 24 cells between two pixels, a strided convolution on the first one."""
+    labels, processor = id2label(FER7), FerImageProcessor(face_template=TEMPLATE)
+    small = {"hidden_sizes": (4, 4), "depths": (1, 1)}
+    members = [
+        CBAM5CNNForImageClassification(CBAM5CNNConfig(id2label=labels, hidden_sizes=(4, 4, 4, 4, 4))),
+        ResNetSwishForImageClassification(ResNetSwishConfig(id2label=labels, attention="cbam", **small)),
+        ResNetSwishForImageClassification(ResNetSwishConfig(id2label=labels, attention="se", **small)),
+    ]
+    model = FerEnsembleForImageClassification.from_members([(member.eval(), processor) for member in members])
+    placed = []
+    place = attention_report.place
+    monkeypatch.setattr(attention_report, "place", lambda maps, *where: placed.append(where) or place(maps, *where))
+    loaded = SimpleNamespace(model=model, processor=processor)
+    pictures = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
+    rows = attention_report.measure_rows(loaded, SimpleNamespace(images=pictures), seed=0)
+    grids = dict(zip(rows, (grid for grid, _ in placed), strict=True))
+    pixels = processor.normalize_uint8(pictures)
+    first, second, third = (cell_grids(member, pixels)[24] for member in model.members)
+    assert (first.first_px, second.first_px, third.first_px) == (0.5, 0, 0)
+    assert (grids["CBAM"], grids["SE"]) == (second, third)
+
+
+def test_maps_that_are_0_everywhere_have_no_shares(tiny_model_path, data, tmp_path, monkeypatch, capsys):
+    one = {name: np.full(3, np.nan) for name in ("brows", "eyes", "mouth")}
+    one |= {"deletion": np.full(3, 0.25), "insertion": np.full(3, 0.5)}
+    monkeypatch.setattr(attention_report, "measure_rows", lambda *_: {"Grad-CAM": one, "random": one})
+    monkeypatch.setattr(attention_report, "save_figure", lambda figure, path: None)
+    arguments = ["--model", str(tiny_model_path), "--data", str(data), "--rows", "3"]
+    attention_report.main([*arguments, "--output", str(tmp_path / "attention.json")])
+    (found,) = json.loads((tmp_path / "attention.json").read_text())["methods"]
+    assert found["share"]["eyes"] == {"value": None, "low": None, "high": None}
+    assert "Grad-CAM: deletion 0.250, insertion 0.500" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision_are_measured_as_they_answer(tiny_model_path, data, tmp_path, dtype, monkeypatch):
+    loaded = load_model(tiny_model_path)
+    loaded.model.to(dtype).save_pretrained(tmp_path / "half")
+    loaded.processor.save_pretrained(tmp_path / "half")
+    monkeypatch.setattr(robustness, "CORRUPTIONS", (BY_NAME["dark"],))
+    for command in (robustness, attention_report):
+        monkeypatch.setattr(command, "save_figure", lambda figure, path: None)
+    arguments = ["--data", str(data), "--resamples", "20"]
+    records = {}
+    for model in (tiny_model_path, tmp_path / "half"):
+        output = tmp_path / "record.json"
+        robustness.main(["--model", str(model), *arguments, "--output", str(output)])
+        accuracy = json.loads(output.read_text())["clean"]["value"]
+        attention_report.main(["--model", str(model), *arguments, "--rows", "4", "--output", str(output)])
+        (cam, *_) = json.loads(output.read_text())["methods"]
+        records[model] = [accuracy, cam["deletion"]["value"], cam["share"]["eyes"]["value"]]
+    assert records[tmp_path / "half"] == pytest.approx(records[tiny_model_path], abs=0.05)

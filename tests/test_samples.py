@@ -27,8 +27,10 @@ def texts(monkeypatch) -> list[str]:
 
 def test_rows_of_a_data_set_are_shown_with_their_labels(tiny_model_path, tmp_path, texts):
     data = make_data(tmp_path)
-    arguments = ["--model", str(tiny_model_path), "--data", str(data), "--output", str(tmp_path / "samples.png")]
+    output = tmp_path / "new" / "samples.png"
+    arguments = ["--model", str(tiny_model_path), "--data", str(data), "--output", str(output)]
     samples.main([*arguments, "--count", "3"])
+    assert output.parent.is_dir()
     first = list(texts)
     assert len(first) == 3
     assert all(text.startswith("label: ") and text.count("%") == 2 for text in first)

@@ -3,6 +3,7 @@
 Deletion and insertion: Petsiuk et al., "RISE", arXiv 1806.07421; a deleted pixel becomes that of the blurred picture.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,38 +40,40 @@ def region_masks(template: Sequence[Sequence[float]], size_px: int) -> dict[str,
     return {name: (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) for name, (x0, x1, y0, y1) in boxes.items()}
 
 
-def saliency_maps(model: FerPreTrainedModel, pixel_values: Tensor) -> dict[str, Tensor]:
-    """Every map of a batch by name, each (B, h, w), at its own resolution.
+def saliency_maps(model: FerPreTrainedModel, pixel_values: Tensor) -> dict[str, tuple[Tensor, str]]:
+    """Every map of a batch by name, each (B, h, w) at its own resolution, with its place in the model.
 
     ``Grad-CAM`` for the most probable class; ``CBAM``, the last spatial map that has a few cells; ``SE``, the mean size
-    of the features that the last squeeze-and-excitation gates let through, as its gates themselves have no place.
+    of the features that the last squeeze-and-excitation gates let through, as its gates themselves have no place. The
+    place is what ``map_grids`` reads the member of an ensemble from.
     """
-    maps = {"Grad-CAM": grad_cam(model, pixel_values)}
-    spatial = [found for found in attention_maps(model, pixel_values).values() if found.ndim == 3]
-    spatial = [found for found in spatial if found.shape[-1] >= _LEAST_CELLS]
-    if spatial:
-        maps["CBAM"] = spatial[-1]
-    gated = _gated_features(model, pixel_values)
-    if gated is not None:
-        maps["SE"] = gated
+    pixel_values = pixel_values.to(model.dtype)
+    maps = {"Grad-CAM": (grad_cam(model, pixel_values), "")}
+    spatial = [(found, name) for name, found in attention_maps(model, pixel_values).items() if found.ndim == 3]
+    for kind, found in (("CBAM", spatial), ("SE", _gated_features(model, pixel_values))):
+        fine = [(values, place) for values, place in found if values.shape[-1] >= _LEAST_CELLS]
+        if fine:
+            maps[kind] = fine[-1]
     return maps
 
 
 @torch.no_grad()
-def _gated_features(model: nn.Module, pixel_values: Tensor) -> Tensor | None:
-    kept: list[Tensor] = []
-
-    def keep(_module, _inputs, output) -> None:
-        if output[0].shape[-1] >= _LEAST_CELLS:
-            kept.append(output[0].abs().mean(1))
-
-    hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, SqueezeExcite)]
+def _gated_features(model: nn.Module, pixel_values: Tensor) -> list[tuple[Tensor, str]]:
+    """Mean size of what each squeeze-and-excitation gate lets through, in network order, with the gate's name."""
+    kept: list[tuple[Tensor, str]] = []
+    hooks = []
+    for path, module in model.named_modules():
+        if isinstance(module, SqueezeExcite):
+            name = re.sub(r"^members\.(\d+)", lambda found: f"member{int(found[1]) + 1}", path)
+            hooks.append(
+                module.register_forward_hook(lambda _, __, out, name=name: kept.append((out[0].abs().mean(1), name)))
+            )
     try:
         model(pixel_values)
     finally:
         for hook in hooks:
             hook.remove()
-    return kept[-1] if kept else None
+    return kept
 
 
 def random_maps(count: int, cells: int, seed: int) -> Tensor:
@@ -103,12 +106,16 @@ def deletion_insertion(
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank.scatter_(1, order, torch.arange(side * side, device=maps.device).expand(batch, -1))
     rank = rank.view(batch, 1, side, side)
-    answer = model(pixel_values).logits.argmax(1, keepdim=True)
+    dtype = next(model.parameters(), pixel_values).dtype
+
+    def probabilities(pixels: Tensor) -> Tensor:
+        return model(pixels.to(dtype)).logits.float().softmax(1)
+
+    answer = probabilities(pixel_values).argmax(1, keepdim=True)
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(steps + 1):
         changed = rank < round(step / steps * side * side)
         for curve, (inside, outside) in zip(curves, ((blurred, pixel_values), (pixel_values, blurred)), strict=True):
-            probabilities = model(torch.where(changed, inside, outside)).logits.softmax(1)
-            curve.append(probabilities.gather(1, answer)[:, 0])
+            curve.append(probabilities(torch.where(changed, inside, outside)).gather(1, answer)[:, 0])
     areas = [torch.trapezoid(torch.stack(curve), dx=1 / steps, dim=0).cpu().double().numpy() for curve in curves]
     return areas[0], areas[1]

@@ -22,7 +22,7 @@ from training.attention_regions import (
 )
 from training.files import write_json
 from training.intervals import bootstrap, rounded
-from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
+from training.scoring import Loaded, add_split_arguments, load, make_place, open_split, record_head
 
 _BATCH = 64
 
@@ -44,10 +44,11 @@ def measure_rows(loaded: Loaded, split: ArraySplit, seed: int) -> dict[str, dict
     for number, images in enumerate(split.images.split(_BATCH)):
         pixels = loaded.processor.normalize_uint8(images.to(loaded.model.device))
         maps = saliency_maps(loaded.model, pixels)
-        maps["random"] = random_maps(len(pixels), maps["Grad-CAM"].shape[-1], seed + number).to(pixels.device)
-        grid_of = map_grids(loaded.model, pixels[:1])
-        for name, coarse in maps.items():
-            fine = place(coarse, grid_of(name, coarse.shape[-1]), size_px)
+        cells = maps["Grad-CAM"][0].shape[-1]
+        maps["random"] = random_maps(len(pixels), cells, seed + number).to(pixels.device), ""
+        grid_of = map_grids(loaded.model, pixels[:1].to(loaded.model.dtype))
+        for name, (coarse, origin) in maps.items():
+            fine = place(coarse, grid_of(origin, coarse.shape[-1]), size_px)
             deletion, insertion = deletion_insertion(loaded.model, pixels, fine)
             figures = region_shares(fine, masks) | {"deletion": deletion, "insertion": insertion}
             parts.setdefault(name, []).append(figures)
@@ -66,7 +67,9 @@ def summarise(rows: dict[str, dict[str, np.ndarray]], resamples: int, seed: int)
         for name, values in rows.items():
             for key, value in values.items():
                 known = ~np.isnan(value)
-                figures[name, key] = weights[:, known] @ value[known] / weights[:, known].sum(axis=1, dtype=np.float64)
+                total = weights[:, known].sum(axis=1, dtype=np.float64)
+                unknown = np.full(len(weights), np.nan)
+                figures[name, key] = np.divide(weights[:, known] @ value[known], total, out=unknown, where=total > 0)
         return figures | {
             (name, f"{key}_against_random"): figures[name, key] - figures["random", key]
             for name in rows
@@ -79,6 +82,7 @@ def summarise(rows: dict[str, dict[str, np.ndarray]], resamples: int, seed: int)
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    make_place(arguments.output)
     loaded = load(arguments.model, arguments.device)
     if loaded.processor.face_template is None:
         raise ValueError(f"{loaded.name} has no face template, so nobody knows where its crops have eyes and mouth")
@@ -101,7 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     title = f"{loaded.name}: share of attention and of area"
     save_figure(region_figure(record["area"], record["methods"], title), arguments.output.with_suffix(".png"))
     for one in (*record["methods"], {"name": "random map", "share": {}} | record["random"]):
-        shares = "".join(f"{name} {100 * figure['value']:.0f}%, " for name, figure in one["share"].items())
+        shares = "".join(
+            f"{name} {100 * figure['value']:.0f}%, "
+            for name, figure in one["share"].items()
+            if figure["value"] is not None  # every map was 0 everywhere
+        )
         areas = ", ".join(f"{key} {one[key]['value']:.3f}" for key in measured)
         print(f"{one['name']}: {shares}{areas}")
 

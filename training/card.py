@@ -174,7 +174,9 @@ def metadata(name: str, reports: dict[str, dict]) -> ModelCardData:
     results = []
     for report in reports.values():
         for metrics, tta in ((report["metrics"], ""), (report["metrics_tta"] or {}, report["tta"])):
-            results += [_result(report, key, metrics[key]["value"], tta) for key in _HUB_METRICS if key in metrics]
+            values = {key: metrics[key]["value"] for key in _HUB_METRICS if key in metrics}
+            # Rows of one class have no AUC.
+            results += [_result(report, key, value, tta) for key, value in values.items() if value is not None]
         results.append(_result(report, "ece", report["calibration"]["single"]["ece"]["cross_fitted"], ""))
     return ModelCardData(
         model_name=name,

@@ -17,6 +17,7 @@ from training.files import write_json, write_text
 from training.intervals import RESAMPLES, SEED, bootstrap
 from training.provenance import row_ids_sha256
 from training.report import confusion_cells
+from training.scoring import make_place
 
 COMPARED = ("accuracy", "macro_f1")
 
@@ -34,11 +35,19 @@ def read_predictions(path: Path, tta: bool) -> dict[str, np.ndarray]:
         return rows | {"predictions": arrays[key].argmax(axis=1)}
 
 
+def in_class_order(rows: dict[str, np.ndarray], names: np.ndarray) -> dict[str, np.ndarray]:
+    """The same rows with classes numbered as in ``names``; as they are where the model knows other classes."""
+    if sorted(rows["names"].tolist()) != sorted(names.tolist()):
+        return rows
+    number = np.array([names.tolist().index(name) for name in rows["names"].tolist()])
+    return rows | {"names": names, "targets": number[rows["targets"]], "predictions": number[rows["predictions"]]}
+
+
 def check_same_rows(models: dict[str, dict[str, np.ndarray]]) -> None:
     """Raise ValueError unless all models were scored on the same rows, labels and classes, in the same order."""
     (first, reference), *others = models.items()
     for name, rows in others:
-        for key in ("row_ids", "targets", "names"):
+        for key in ("names", "row_ids", "targets"):
             if not np.array_equal(rows[key], reference[key]):
                 raise ValueError(
                     f"{name} and {first} differ in {key}: score both with the same --data, --split and --labels"
@@ -94,10 +103,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    make_place(arguments.output)
     models = {path.stem: read_predictions(path, arguments.tta) for path in arguments.predictions}
     reference = arguments.reference or next(iter(models))
     if len(models) < 2 or len(models) < len(arguments.predictions) or reference not in models:
         raise ValueError(f"give at least two files of different names, among them {reference}.npz; got {list(models)}")
+    names = models[reference]["names"]
+    models = {name: in_class_order(rows, names) for name, rows in models.items()}
     check_same_rows(models)
     found = compare(models, reference, arguments.resamples, arguments.seed)
     found = dict(sorted(found.items(), key=lambda item: -item[1]["accuracy"]["value"]))

@@ -70,7 +70,8 @@ def measure_cost(model: nn.Module, folder: Path) -> dict:
 
 def _one_face(model: nn.Module) -> torch.Tensor:
     side, channels = model.config.image_size, model.config.num_channels
-    return torch.zeros(1, channels, side, side, device=next(model.parameters()).device)
+    weight = next(model.parameters())
+    return torch.zeros(1, channels, side, side, device=weight.device, dtype=weight.dtype)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -7,6 +7,7 @@ flatter. Run it again with the same output to resume.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from training.intervals import RESAMPLES, SEED
 from training.loop import TrainingDiverged
 from training.provenance import FITTED, row_ids_sha256
 from training.report import Scored, build_report
-from training.scoring import LABELS, load, score
+from training.scoring import LABELS, load, make_place, placeless, placeless_pair, score
 from training.views import BATCH
 
 
@@ -79,8 +80,10 @@ def cross_validate(arguments: argparse.Namespace) -> dict:
     """Train and score every fold, write the report, and return it."""
     recipe = load_recipe(arguments.recipe, arguments.set)
     check(recipe)
+    make_place(arguments.report)
     scored = joined([run_fold(arguments, fold) for fold in range(recipe.data.source.folds)])
-    changes = f" --set {' '.join(arguments.set)}" if arguments.set else ""
+    changes = f" --set {shlex.join(map(placeless_pair, arguments.set))}" if arguments.set else ""
+    start = recipe.model.start_from
     tta = f" --tta {arguments.tta}" if arguments.tta else ""
     report = {
         "recipe": recipe.name,
@@ -88,9 +91,9 @@ def cross_validate(arguments: argparse.Namespace) -> dict:
         "labels": recipe.data.validation_labels,
         "n": len(scored.split),
         "tta": arguments.tta,
-        "start_from": recipe.model.start_from,
+        "start_from": start and placeless(start),
         "command": (
-            f"python training/cross_validate.py --recipe {arguments.recipe} --data DATA --output RUNS"
+            f"python training/cross_validate.py --recipe {placeless(arguments.recipe)} --data DATA --output RUNS"
             f" --report {arguments.report.name}{tta}{changes}"
         ),
         "data_sha256": scored.split.sha256(),

@@ -122,7 +122,7 @@ def _processing(
     if set(formats) != {"pixels"}:
         said.append(f"Pictures came as {_listed(formats)}.")
     if shares:
-        cut = ", ".join(f"{name} ({share:.0%})" for name, share in shares.items())
+        cut = ", ".join(f"{name} ({100 * share:g}%)" for name, share in shares.items())
         whole = "whole subjects together" if "subject" in splits["train"].features else "class by class"
         own = "" if len(splits) == len(shares) + 1 else " The other splits are the source's own."
         said.append(f"These splits were cut from train, {whole}: {cut}.{own}")

@@ -1,7 +1,7 @@
 """Which rows of a source are published, in which split and order: each picture once, none alike in two new splits."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,20 +28,19 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The splits to publish, their rows in order, and what identifies the pixels of each row."""
+    """The splits to publish, their rows in order, and the rows that stay behind."""
 
     splits: datasets.DatasetDict
-    pixel_sha256: Mapping[str, Sequence[str]]
     left_out: tuple[LeftOut, ...]
 
     def key(self) -> str:
         """A hash of everything that is published: the same rows in the same order have the same key."""
         digest = hashlib.sha256(repr(self.splits["train"].features).encode())
         for name, split in self.splits.items():
-            columns = [self.pixel_sha256[name], split["label"]]
-            columns += [split[column] for column in ("subject", "votes") if column in split.column_names]
-            for row in zip(*columns, strict=True):
-                digest.update(repr((name, *row)).encode())
+            columns = [column for column in ("image", "label", "subject", "votes") if column in split.column_names]
+            for row in split.select_columns(columns).cast_column("image", datasets.Image(decode=False)):
+                row["image"] = hashlib.sha256(row["image"]["bytes"]).hexdigest()
+                digest.update(repr((name, *row.values())).encode())
         return digest.hexdigest()[:16]
 
 
@@ -67,8 +66,7 @@ def choose_rows(source: datasets.DatasetDict, shares: Mapping[str, float], seed:
     rows = {name: generator.permutation(of_split) for name, of_split in rows.items()}
     # A new split is cut from train, whose rows alone it has.
     splits = {n: source[n if n in source else "train"].select(scanned.row_of[r]) for n, r in rows.items()}
-    pixels = {name: scanned.hashes[of_split].tolist() for name, of_split in rows.items()}
-    return Chosen(datasets.DatasetDict(splits), pixels, tuple(left_out))
+    return Chosen(datasets.DatasetDict(splits), tuple(left_out))
 
 
 def _first_copies(scanned: Scan) -> tuple[np.ndarray, list[LeftOut]]:

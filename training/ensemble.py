@@ -16,6 +16,7 @@ from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
 from training.files import write_json
 from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any
+from training.scoring import folder_of
 
 
 def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] | None = None) -> Path:
@@ -27,7 +28,7 @@ def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] |
     pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
     ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names).eval()
     folder = save_portable(ensemble, shared_processor([processor for _, processor in pairs]), output)
-    _write_used(members, folder)
+    _write_used([folder_of(str(member), one.revision) for member, one in zip(members, loaded, strict=True)], folder)
     return folder
 
 
@@ -59,8 +60,8 @@ def join_described(described: Path, output: Path) -> Path:
     return folder
 
 
-def _write_used(members: Sequence[str | Path], folder: Path) -> None:
-    used = [read_used(Path(member)) for member in members]
+def _write_used(members: Sequence[Path], folder: Path) -> None:
+    used = [read_used(member) for member in members]
     write_json(folder / FILE_NAME, {role: record for role in ROLES if (record := seen_by_any(used, role))})
 
 

@@ -131,9 +131,10 @@ def store_calibration(loaded: Loaded, split: ArraySplit, arguments: argparse.Nam
     stored["temperature"] = round(fit_temperature(logits, targets), 6)
     threshold = conformal_threshold(probabilities_at(logits, stored["temperature"]), targets)
     stored |= {"conformal_threshold": round(threshold, 6), "conformal_coverage": COVERAGE}
-    write_json(file, read_json(file) | stored)
+    # The record first: a command that is broken off between the two leaves no figures that these rows gave unsaid.
     for role in FITTED if arguments.fit_weights else FITTED[:1]:
         write_used(loaded.folder, role, split, labels=arguments.labels)
+    write_json(file, read_json(file) | stored)
     for key, value in stored.items():
         setattr(loaded.model.config, key, value)
 

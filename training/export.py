@@ -6,6 +6,7 @@ keeps it only where it is fast and accurate enough on the validation split.
 """
 
 import argparse
+import copy
 import hashlib
 import io
 import json
@@ -19,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_hf.classifier import fold_norms, shared_copy
+from fer_hf.classifier import fold_norms
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from fer_hf.onnx import FILE_NAME, OnnxClassifier
-from training.files import write_json
+from training.files import read_json, write_json
 from training.scoring import LABELS, Loaded, add_reading_arguments, load
 
 INT8_NAME = "model_int8.onnx"
@@ -96,7 +97,7 @@ def export_onnx(loaded: Loaded, path: Path) -> dict:
 def graph_of(loaded: Loaded) -> bytes:
     """The model as ONNX with a dynamic batch, in float32, batch norms folded, weights inside."""
     config = loaded.model.config
-    network = PixelsToLogits(fold_norms(shared_copy(loaded.model)).float().cpu(), loaded.processor).eval()
+    network = PixelsToLogits(fold_norms(in_float32(loaded.model)), loaded.processor).eval()
     example = torch.zeros(2, config.num_channels, config.image_size, config.image_size, dtype=torch.uint8)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     try:
@@ -115,6 +116,11 @@ def graph_of(loaded: Loaded) -> bytes:
     buffer = io.BytesIO()
     program.save(buffer)
     return buffer.getvalue()
+
+
+def in_float32(model: FerPreTrainedModel) -> FerPreTrainedModel:
+    """A copy of its own on the CPU, where nothing has been rounded but the weights as they were stored."""
+    return copy.deepcopy(model).float().cpu().eval()
 
 
 def metadata(loaded: Loaded) -> dict[str, object]:
@@ -146,7 +152,7 @@ def with_metadata(content: bytes, values: dict[str, object]) -> bytes:
 def greatest_difference(loaded: Loaded, exported: OnnxClassifier) -> float:
     """The greatest |difference| of onnxruntime's logits from those of the model as loaded, over seeded pixels."""
     rng, differences = np.random.default_rng(0), []
-    model = shared_copy(loaded.model).float().cpu()
+    model = in_float32(loaded.model)
     for batch in PARITY_BATCHES:
         shape = (batch, exported.num_channels, exported.size_px, exported.size_px)
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -163,6 +169,21 @@ def publish(part: Path, path: Path) -> None:
     part.replace(path)
 
 
+def int8_of(loaded: Loaded, folder: Path) -> dict | None:
+    """What the report in a folder says of the 8-bit file there; None unless that is of this model as it is now."""
+    file, report = folder / INT8_NAME, folder / REPORT_NAME
+    if not (file.is_file() and report.is_file()):
+        return None
+    try:
+        recorded = read_json(report).get("int8")
+        stored = OnnxClassifier(file).session.get_modelmeta().custom_metadata_map
+    except ValueError:  # either is damaged
+        return None
+    if not recorded or recorded["sha256"] != hashlib.sha256(file.read_bytes()).hexdigest():
+        return None
+    return recorded if stored == {key: json.dumps(value) for key, value in metadata(loaded).items()} else None
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     loaded = load(arguments.model, "cpu")
@@ -176,8 +197,11 @@ def main(argv: list[str] | None = None) -> None:
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
         "onnx": export_onnx(loaded, folder / FILE_NAME),
     }
+    if not arguments.int8 and (kept := int8_of(loaded, folder)):
+        report["int8"] = kept
     write_json(folder / REPORT_NAME, report)
-    (folder / INT8_NAME).unlink(missing_ok=True)  # it would be of other weights
+    if "int8" not in report:
+        (folder / INT8_NAME).unlink(missing_ok=True)  # it is of another model, or made again
     print(
         f"{folder / FILE_NAME}: {report['onnx']['bytes'] / 1e6:.1f} MB, logits within "
         f"{report['onnx']['greatest_logit_difference']:.1e} of torch's"

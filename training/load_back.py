@@ -22,7 +22,7 @@ def answers(name: str, revision: str | None = None) -> tuple[list[str], torch.Te
     pictures = [Image.fromarray(generator.integers(0, 256, (90, 70, 3), dtype=np.uint8)) for _ in range(2)]
     pixel_values = processor(pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        logits = model(pixel_values=pixel_values).logits
+        logits = model(pixel_values=pixel_values.to(model.dtype)).logits
     return [model.config.id2label[index] for index in range(len(model.config.id2label))], pixel_values, logits
 
 

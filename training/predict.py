@@ -85,18 +85,23 @@ def _model_sha256(recognizer: ExpressionRecognizer) -> str:
 def describe(pictures: Pictures, recognizer: ExpressionRecognizer, model: str, sha256: str, arguments) -> dict:
     """What the shards in a folder are of; another run may add to them only where all of it is equal."""
     return {
-        "data": pictures.source,
+        "data": _name(pictures.source),
         "files": arguments.files,
         "revision": pictures.revision,
         "data_sha256": pictures.state_sha256,
         "rows": len(pictures),
         "rows_per_shard": arguments.rows_per_shard,
         "faces": arguments.faces,
-        "model": Path(model).name if Path(model).is_dir() else model,
+        "model": _name(model),
         "model_sha256": sha256,
         "classes": list(recognizer.labels),
         "fer_hf": fer_hf.__version__,
     }
+
+
+def _name(source: str) -> str:
+    """A Hub id as it is; of a file or folder its name, since its place means nothing elsewhere."""
+    return Path(source).resolve().name if Path(source).exists() else source
 
 
 def claim(output: Path, manifest: dict) -> None:

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import logging
+import re
 import shutil
 import sys
 import zipfile
@@ -31,6 +32,7 @@ from training.dataset_shards import SHARD_BYTES, write_shards
 from training.publishing import PublishError, Target, check_card, compare, hub_faults, publish, text_changes
 
 DEFAULT_SPLITS = {"validation": 0.1, "test": 0.1}
+_MADE_HERE = re.compile(r"(files|unpacked)-[0-9a-f]{16}")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -220,8 +222,8 @@ def main(argv: list[str] | None = None) -> None:
         published = publish(api, target, difference, f"Publish {sum(map(len, chosen.splits.values())):,} pictures")
         check_readable(target, published.commit, chosen)
         print(f"{published.url}: every file has its hash, and datasets reads it")
-    for pattern in ("files-*", "unpacked-*"):
-        for folder in work.glob(pattern):
+    for folder in work.iterdir():  # which may hold other things, where a person has named it
+        if _MADE_HERE.fullmatch(folder.name):
             shutil.rmtree(folder)
 
 

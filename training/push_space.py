@@ -94,15 +94,26 @@ def _front_matter(text: str) -> tuple[dict, str]:
     return header, body
 
 
-def check_model(api: HfApi, model: str) -> None:
-    """Raises PublishError where the model that the Space should load is not on the Hub."""
+def check_model(api: HfApi, model: str) -> bool:
+    """Whether anybody may fetch the model that the Space should load. Raises PublishError where the Hub lacks it."""
     name, _, revision = model.partition("@")
     Target(name, "model")
     with hub_faults(name):
-        files = api.list_repo_files(name, revision=revision or None)
+        info = api.model_info(name, revision=revision or None)
+    files = [file.rfilename for file in info.siblings or ()]
     for needed in ("config.json", "preprocessor_config.json", "model.safetensors"):
         if needed not in files:
             raise PublishError(f"{model} has no {needed} on the Hub; publish it with training/push_to_hub.py first")
+    return not (info.private or info.gated)
+
+
+def forget_model(api: HfApi, target: Target) -> None:
+    """Remove the variable by which an earlier push made the Space load a model from the Hub."""
+    with hub_faults(target.repo_id):
+        before = api.get_space_variables(target.repo_id).get("FER_MODEL")
+        if before is not None:
+            api.delete_space_variable(target.repo_id, "FER_MODEL")
+            print(f"{target.url}: FER_MODEL was {before.value} and is removed; the embedded model serves")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,8 +123,8 @@ def main(argv: list[str] | None = None) -> None:
     requirements = files["requirements.txt"].read_text(encoding="utf-8")
     readme = space_readme((ROOT / "README.md").read_text(encoding="utf-8"), requirements, arguments.model)
     api = HfApi()
-    if arguments.model:
-        check_model(api, arguments.model)
+    if arguments.model and not check_model(api, arguments.model):
+        print(f"{arguments.model} is private or gated: the Space loads it only with a secret HF_TOKEN that may read it")
     with tempfile.TemporaryDirectory(prefix="fer-hf-space-") as folder:
         files["README.md"] = Path(folder, "README.md")
         files["README.md"].write_text(readme, encoding="utf-8")
@@ -133,6 +144,8 @@ def main(argv: list[str] | None = None) -> None:
         with hub_faults(target.repo_id):
             api.add_space_variable(target.repo_id, "FER_MODEL", arguments.model)
         print(f"{target.url}: FER_MODEL is {arguments.model}")
+    elif not arguments.create_pr:
+        forget_model(api, target)
 
 
 if __name__ == "__main__":

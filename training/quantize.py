@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_hf.data.loaders import ArraySplit, load_arrays
-from fer_hf.data.sources import SourceOptions
+from fer_hf.data.loaders import ArraySplit
 from fer_hf.onnx import OnnxClassifier
 from training.export import publish, with_metadata
-from training.scoring import Loaded, load_split, source_options
+from training.scoring import Loaded, labelled_rows, source_options
 
 MAX_LOSS_POINTS = 0.5
 """Percentage points of accuracy that int8 may lose."""
@@ -33,7 +32,7 @@ def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Nam
     """The figures of ``exported`` and its quantised form, which is written to ``path`` where they allow it."""
     options = source_options(arguments, len(loaded.class_names))
     train, validation = (
-        load_rows(loaded, arguments.data, split, options, arguments.labels) for split in ("train", "validation")
+        labelled_rows(loaded, arguments.data, split, options, arguments.labels)[0] for split in ("train", "validation")
     )
     part = path.with_name(f".{path.name}.part")
     try:
@@ -52,12 +51,6 @@ def add_int8(loaded: Loaded, exported: Path, path: Path, arguments: argparse.Nam
     finally:
         part.unlink(missing_ok=True)
     return report
-
-
-def load_rows(loaded: Loaded, data: str, split: str, options: SourceOptions, labels: str) -> ArraySplit:
-    """A split as uint8 pictures in the model's size, and what is right for each."""
-    source = load_split(data, split, options)
-    return load_arrays(source, loaded.processor, labels=labels, names=loaded.class_names)
 
 
 def calibration_rows(train: ArraySplit, count: int) -> np.ndarray:

@@ -106,13 +106,14 @@ def full_table(reports: list[dict]) -> str:
     for report in reports:
         cost, averaged = report["cost"], bool(report["metrics_tta"])
         auc = (_over_seeds(report, "auc", averaged) or {"mean": _best(report)["auc"]["value"]})["mean"]
+        auc = "–" if auc is None else f"{auc:.3f}"  # there is none of rows of one class
         ece = report["calibration"]["single"]["ece"]
         with_views = f"{_ece(report):.3f}" if report["metrics_tta"] else "–"
         rows.append(
             f"| [{report['folder']}](../model_cards/{report['folder']}) | {_claim(report)} "
             f"| {_judged_by(report)} | {report['split']}, {report['n']:,} "
             f"| {_cell(report, 'accuracy', False)} | {_cell(report, 'accuracy', averaged)} "
-            f"| {_cell(report, 'macro_f1', averaged)} | {auc:.3f} "
+            f"| {_cell(report, 'macro_f1', averaged)} | {auc} "
             f"| {ece['at_1']:.3f} → {ece['cross_fitted']:.3f} "
             f"| {with_views} | {cost['parameters']:,} | {cost['mflops']:.0f} "
             f"| {cost['file_mb']:.1f} | {cost['ms_per_face']:.1f} | {report['trials'] or '–'} |"

@@ -10,6 +10,7 @@ from fer_hf.contributions import ContributionStore
 from fer_hf.contributions.entries import path_of
 from fer_hf.data.loaders import pixel_sha256
 from fer_hf.data.sources import load_source
+from fer_hf.labels import VOCABULARIES
 from training.publishing import hub_faults
 from training.review_folder import Review
 
@@ -63,7 +64,7 @@ def known_pictures(sources: Sequence[str]) -> dict[str, str]:
     """Source and row id of every picture of some sources, by the hash of its pixels."""
     found: dict[str, str] = {}
     for source in sources:
-        for split in load_source(source).values():
+        for split in load_source(source, classes=max(VOCABULARIES)).values():
             for row in split:
                 found.setdefault(pixel_sha256(row["image"]), f"{source} {row['row_id']}")
     return found

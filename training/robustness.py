@@ -18,7 +18,7 @@ from training.corruptions import CORRUPTIONS, Corruption
 from training.files import write_json
 from training.intervals import bootstrap
 from training.report import confusion_cells
-from training.scoring import Loaded, add_split_arguments, load, open_split, record_head
+from training.scoring import Loaded, add_split_arguments, load, make_place, open_split, record_head
 from training.views import View, predict_views
 
 
@@ -59,6 +59,7 @@ def measure(loaded: Loaded, split: ArraySplit, corruption: Corruption, resamples
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    make_place(arguments.output)
     loaded = load(arguments.model, arguments.device)
     split, _ = open_split(loaded, arguments)
     usable = [one for one in CORRUPTIONS if loaded.processor.face_template is not None or not one.needs_template]

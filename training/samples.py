@@ -15,7 +15,7 @@ from fer_hf.figures import Sample, sample_figure, save_figure
 from fer_hf.image_io import ImageError
 from fer_hf.recognition import GRAD_CAM, ExpressionRecognizer
 from fer_hf.rendering import overlay_heat
-from training.scoring import add_reading_arguments, load_split, source_options
+from training.scoring import add_reading_arguments, load_split, make_place, source_options
 
 _SHOWN_PX = 192
 _TOP = 2
@@ -70,6 +70,7 @@ def samples_of_photos(recognizer: ExpressionRecognizer, folder: Path, count: int
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    make_place(arguments.output)
     recognizer = ExpressionRecognizer.from_pretrained(arguments.model)
     if arguments.photos:
         samples = samples_of_photos(recognizer, arguments.photos, arguments.count)

@@ -15,7 +15,7 @@ import yaml
 
 from fer_hf.data.loaders import ArraySplit, load_arrays
 from fer_hf.data.sources import SourceOptions, load_source
-from fer_hf.download import download_model
+from fer_hf.download import ModelError, download_model
 from fer_hf.hub import load_model
 from fer_hf.model_folder import weight_files
 from fer_hf.models.image_processing_fer import FerImageProcessor
@@ -24,12 +24,15 @@ from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.config import build, override
 from training.intervals import RESAMPLES, SEED
 from training.precision import layout
+from training.provenance import FILE_NAME as USED
 from training.provenance import row_ids_sha256
 from training.report import Scored
 from training.views import View, parse_views, predict_views
 
 LABELS = ("fer2013", "ferplus-majority", "dataset")
 """Labels that say one class for each row, so that a row can be right or wrong."""
+RECORDS = (USED, "recipe.yaml")
+"""What a model's folder says of the data that the model has seen."""
 
 
 def add_split_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,13 +76,34 @@ def source_options(arguments: argparse.Namespace, classes: int) -> SourceOptions
 
 def source_text(arguments: argparse.Namespace) -> str:
     """The ``--votes`` and ``--source`` of a command line, with a placeholder for the file of votes."""
-    source = " ".join(map(shlex.quote, arguments.source))
+    source = shlex.join(map(placeless_pair, arguments.source))
     return (" --votes VOTES" if arguments.votes else "") + (f" --source {source}" if source else "")
 
 
-def warn_of_other_reading(folder: Path, options: SourceOptions) -> None:
+def placeless(path: str) -> str:
+    """A path for a record: from here on where it lies here, else its end; what is relative or a Hub id stays."""
+    if not Path(path).is_absolute():
+        return path
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else "/".join(Path(path).parts[1:][-2:])
+
+
+def placeless_pair(pair: str) -> str:
+    """KEY=VALUE for a record."""
+    key, equals, value = pair.partition("=")
+    return key + equals + placeless(value)
+
+
+def make_place(output: Path) -> None:
+    """Make the folder of a file that is written after the work. Raises ValueError where ``output`` is a folder."""
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder; name the file that should be written in it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def warn_of_other_reading(loaded: "Loaded", options: SourceOptions) -> None:
     """Say on stderr where a model learned from data that were read otherwise: labels or splits may not be the same."""
-    path = folder / "recipe.yaml"
+    path = loaded.folder / "recipe.yaml"
     learned = yaml.safe_load(path.read_text(encoding="utf-8"))["data"].get("source", {}) if path.is_file() else {}
     other = {
         key: learned[key]
@@ -92,7 +116,7 @@ def warn_of_other_reading(folder: Path, options: SourceOptions) -> None:
             for key, value in other.items()
         )
         print(
-            f"{folder.name} learned from data read with {pairs}; for the same data, add --source {pairs}",
+            f"{loaded.name} learned from data read with {pairs}; for the same data, add --source {pairs}",
             file=sys.stderr,
         )
 
@@ -117,11 +141,22 @@ def load(name_or_path: str, device: str) -> Loaded:
     loaded = load_model(name_or_path)
     if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
         raise ValueError(f"{name_or_path} is a {loaded.model.config.model_type}; only models of fer_hf are scored")
-    name, folder = model_name(name_or_path), Path(name_or_path)
-    if not folder.is_dir():
-        folder, _ = download_model(name, loaded.revision)
+    name, folder = model_name(name_or_path), folder_of(name_or_path, loaded.revision)
     model = loaded.model.to(device, memory_format=layout(loaded.model, torch.device(device)))
     return Loaded(name, model, loaded.processor, folder, hash_weights(folder))
+
+
+def folder_of(name_or_path: str, commit: str | None) -> Path:
+    """The folder of a loaded model's files, with what they say of the data it has seen; from the Hub at a commit."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    name = model_name(name_or_path)
+    folder, _ = download_model(name, commit)
+    try:
+        download_model(name, commit, files=RECORDS)
+    except ModelError:  # the cache holds what answers, and no more
+        print(f"{name}: what its repository says of the data it has seen cannot be had now", file=sys.stderr)
+    return folder
 
 
 def model_name(name_or_path: str) -> str:
@@ -155,10 +190,20 @@ def load_split(data: str, split: str, options: SourceOptions) -> datasets.Datase
 def open_split(loaded: Loaded, arguments: argparse.Namespace) -> tuple[ArraySplit, int]:
     """The split that the arguments name, as the model takes it, and how many rows were left out for lack of a label."""
     options = source_options(arguments, len(loaded.class_names))
-    warn_of_other_reading(loaded.folder, options)
-    source = load_split(arguments.data, arguments.split, options)
-    split = load_arrays(source, loaded.processor, labels=arguments.labels, names=loaded.class_names)
-    return split, len(source) - len(split)
+    warn_of_other_reading(loaded, options)
+    return labelled_rows(loaded, arguments.data, arguments.split, options, arguments.labels)
+
+
+def labelled_rows(loaded: Loaded, data: str, split: str, options: SourceOptions, labels: str) -> tuple[ArraySplit, int]:
+    """A split as the model takes it, and how many rows were left out for lack of a label.
+
+    Raises ValueError where none is left.
+    """
+    source = load_split(data, split, options)
+    rows = load_arrays(source, loaded.processor, labels=labels, names=loaded.class_names)
+    if not len(rows):
+        raise ValueError(f"{data}: none of the {len(source):,} rows of its split {split} has a label of {labels}")
+    return rows, len(source) - len(rows)
 
 
 def record_head(loaded: Loaded, split: ArraySplit, arguments: argparse.Namespace) -> dict:

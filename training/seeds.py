@@ -16,7 +16,7 @@ from training.files import write_json
 from training.intervals import RESAMPLES
 from training.provenance import FITTED
 from training.report import build_report
-from training.scoring import Loaded, add_split_arguments, load, open_split, record_head, score, source_text
+from training.scoring import Loaded, add_split_arguments, load, make_place, open_split, record_head, score, source_text
 from training.views import BATCH
 
 SHOWN = ("accuracy", "macro_f1", "auc")
@@ -103,6 +103,7 @@ def score_runs(arguments: argparse.Namespace) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
+    make_place(arguments.output)
     record = score_runs(arguments)
     write_json(arguments.output, record)
     view, over = next(reversed(record["over_runs"].items()))

@@ -94,13 +94,13 @@ def predict_views(
 ) -> Tensor:
     """What ``answer`` says, (N, V, ...) float32 on the CPU, of every view of uint8 pictures (N, C, H, W).
 
-    ``answer`` takes pixel values (B, C, H, W); None gives the model's raw logits, (N, V, K).
+    ``answer`` takes pixel values (B, C, H, W) in the model's dtype; None gives the model's raw logits, (N, V, K).
     """
     answer = answer or (lambda pixel_values: model(pixel_values).raw_logits)
     model.eval()
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
     parts = []
     for batch in images.split(batch_size):
-        pixels = normalize(batch.to(device))
-        parts.append(torch.stack([answer(view(pixels)).float().cpu() for view in views], dim=1))
+        pixels = normalize(batch.to(weight.device))
+        parts.append(torch.stack([answer(view(pixels).to(weight.dtype)).float().cpu() for view in views], dim=1))
     return torch.cat(parts)

@@ -21,6 +21,7 @@ from fer_hf.data.audit_findings import findings
 from fer_hf.data.audit_page import audit_page
 from fer_hf.data.audit_scan import Scan, scan
 from fer_hf.data.sources import CK_SUBJECT, SourceOptions, read_source
+from fer_hf.data.sources_merge import source_title
 from fer_hf.data.sources_store import SourceReport
 from fer_hf.data.splits import class_gaps
 from fer_hf.hub import ModelError, configured_model, load_model
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             face_samples=0 if arguments.quick else arguments.faces,
         )
         found = audit_splits(loaded.splits, wanted, loaded.reports)
-        title = ", ".join(Path(source).name for source in arguments.source)
+        title = ", ".join(source_title(source) for source in arguments.source)
         paths = write_audit(found, loaded.splits, title, arguments.output)
     except (ValueError, OSError) as fault:
         print(fault, file=sys.stderr)

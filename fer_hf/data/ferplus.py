@@ -103,6 +103,8 @@ def read_votes(path: str | Path) -> dict[str, np.ndarray]:
                 f"{path} is no FER+ file: its header should be Usage, Image name and {VOTES_PER_ROW} columns"
             )
         for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
             try:
                 usage, _, *votes = row
                 by_usage.setdefault(usage.strip(), []).append([int(vote) for vote in votes])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fer_hf.data.ferplus import labels_given_votes, majority_labels, soft_labels
+from fer_hf.data.ferplus import VOTES_PER_ROW, labels_given_votes, majority_labels, soft_labels
 
 LABEL_KINDS = ("fer2013", "fer2013-votes", "ferplus-majority", "ferplus-soft", "dataset")
 """What is learned or scored: the source's own label (fer2013 and dataset), that label and in equal parts what the FER+
@@ -177,12 +177,11 @@ def load_arrays(split, processor, *, labels: str, names: tuple[str, ...]) -> Arr
     for index, image in enumerate(split["image"]):
         images[index] = processor.to_uint8(image)
         hashes.append(pixel_sha256(image))
-    has_votes = "votes" in split.column_names
     return ArraySplit(
         images,
         torch.from_numpy(targets[rows]),
         tuple(split["row_id"]),
-        np.array(split["votes"], dtype=np.int64) if has_votes else None,
+        _votes(split),
         tuple(hashes),
     )
 
@@ -192,9 +191,9 @@ def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np
     if labels not in LABEL_KINDS:
         raise ValueError(f"unknown labels {labels!r}; choose one of {', '.join(LABEL_KINDS)}")
     if labels.startswith("ferplus") or labels == "fer2013-votes":
-        if "votes" not in split.column_names:
+        votes = _votes(split)
+        if votes is None:
             raise ValueError(f"labels={labels} needs FER+ votes, and this data has none; give fer2013new.csv as votes")
-        votes = np.array(split["votes"], dtype=np.int64)
     if labels.startswith("ferplus"):
         if labels == "ferplus-soft":
             distributions, counts = soft_labels(votes, names)
@@ -213,3 +212,11 @@ def _targets(split, labels: str, names: tuple[str, ...]) -> tuple[np.ndarray, np
     if labels == "fer2013-votes":
         distributions = (distributions + labels_given_votes(votes, indices, len(names))) / 2
     return distributions, np.flatnonzero(indices >= 0)
+
+
+def _votes(split) -> np.ndarray | None:
+    """FER+ votes (N, 10), ten zeros for a row without any; None where no row has votes."""
+    written = split["votes"][:] if "votes" in split.column_names else []
+    if all(votes is None for votes in written):
+        return None
+    return np.array([[0] * VOTES_PER_ROW if votes is None else votes for votes in written], dtype=np.int64)

@@ -74,6 +74,11 @@ class SourceOptions:
             raise ValueError(f"subject_pattern {self.subject_pattern!r} needs a group: the part that is the subject")
         if self.streaming and (self.splits or self.folds):
             raise ValueError("a stream cannot be split: leave splits and folds out, or read without streaming")
+        if self.streaming and self.votes:
+            raise ValueError(
+                "votes are matched by row order, which a stream loses to shuffling and to several workers: read "
+                "without streaming, or give data that has them in a column"
+            )
         if self.streaming and self.leave_out:
             raise ValueError("rows cannot be left out of a stream by a draw: read without streaming")
         if self.folds and "validation" in self.splits:
@@ -130,6 +135,8 @@ def stream_source(spec: str | Path, options: SourceOptions) -> datasets.Iterable
 def _without_drawn(splits: datasets.DatasetDict, path: Path) -> datasets.DatasetDict:
     """The splits without the rows of a draw, and without rows of train that have the same picture as one of them."""
     drawn = set(drawn_row_ids(path))
+    if "train" not in splits:
+        raise ValueError(f"{path} names rows of train, which the source lacks; it has {', '.join(splits)}")
     train = splits["train"]
     rows = [row for row, row_id in enumerate(train["row_id"][:]) if row_id in drawn]
     if len(rows) != len(drawn):
@@ -193,9 +200,13 @@ def _folder_listing(folder: Path, options: SourceOptions) -> Listing:
     if lists:
         return file_list_listing(lists, folder, options)
     csvs = sorted(folder.glob("*.csv"))
-    for file in csvs:
-        if is_pixel_csv(file) and "usage" in csv_header(file):
-            return pixel_listing(file, options)
+    of_pixels = [file for file in csvs if is_pixel_csv(file) and "usage" in csv_header(file)]
+    if of_pixels:
+        listing = pixel_listing(of_pixels[0], options)
+        if len(of_pixels) > 1:
+            others = ", ".join(file.name for file in of_pixels[1:])
+            listing.notes.append(f"{of_pixels[0].name} was read, and these like it were passed by: {others}")
+        return listing
     pictures, others = picture_files(folder)
     lists = [file for file in csvs if is_file_list(file)]
     if lists and not has_class_folders(folder, pictures, options):
@@ -221,7 +232,7 @@ def _open_tables(spec: str | Path, options: SourceOptions) -> tuple[Tables, list
         files = parquet_files(path) if path.is_dir() else {split_name(path.name) or "train": [path]}
         if not files:
             return None
-        state = [file_state(file) for of_split in files.values() for file in of_split]
+        state = [f"{split} {file_state(file)}" for split, of_split in files.items() for file in of_split]
         return open_parquet(files, options.streaming), state
     if path.exists():
         return None

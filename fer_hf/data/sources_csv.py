@@ -21,9 +21,15 @@ _MAX_FIELD_CHARACTERS = 1 << 20
 
 
 def csv_header(path: Path) -> list[str]:
-    """Column names in lower case, without the spaces and the byte order mark that some files have around them."""
+    """Column names in lower case, without the spaces and the byte order mark that some files have around them.
+
+    Empty where the first row cannot be read, as in a file that is no CSV at all.
+    """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return _header(csv.reader(file))
+        try:
+            return _header(csv.reader(file))
+        except csv.Error:
+            return []
 
 
 def is_pixel_csv(path: Path) -> bool:

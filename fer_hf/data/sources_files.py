@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_hf.data.sources_csv import csv_header, csv_rows
-from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_state, known_label, resolve_labels, split_name
+from fer_hf.data.sources_rows import (
+    Listing,
+    Row,
+    SkippedRow,
+    file_state,
+    files_under,
+    known_label,
+    named_split,
+    resolve_labels,
+    split_name,
+    split_of_path,
+)
 
 if TYPE_CHECKING:
     from fer_hf.data.sources import SourceOptions
@@ -25,19 +36,14 @@ SUBJECT_COLUMNS = ("subject", "subject_id", "person", "identity")
 
 
 def picture_files(root: Path) -> tuple[list[Path], Counter]:
-    """Picture files under ``root`` in a stable order, by their suffix, and how many files have which other suffix.
-
-    Hidden files and folders, and the ones macOS adds to archives, are passed by.
-    """
+    """Picture files under ``root`` in a stable order, by their suffix, and how many files have which other suffix."""
     pictures, others = [], Counter()
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            suffix = Path(name).suffix.lower()
-            if suffix in PICTURE_SUFFIXES and not name.startswith("."):
-                pictures.append(Path(folder, name))
-            elif not name.startswith("."):
-                others[suffix or "(none)"] += 1
+    for file in files_under(root):
+        suffix = file.suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            pictures.append(file)
+        else:
+            others[suffix or "(none)"] += 1
     return pictures, others
 
 
@@ -69,7 +75,7 @@ def class_folder_listing(root: Path, pictures: list[Path], options: "SourceOptio
     return Listing(
         "class folders",
         rows,
-        [file_state(file) for file in pictures],
+        [_reading_from(root), *(file_state(file) for file in pictures)],
         len(pictures),
         has_subjects=any(subject_of(file.name, options.subject_pattern) for file in pictures),
         notes=notes,
@@ -120,7 +126,8 @@ def is_file_list(path: Path) -> bool:
 def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -> Listing:
     """Rows of one or more lists of pictures that lie anywhere under ``root``.
 
-    A row's split is what its column says, else the start of the picture's name (``train_00001.jpg``), else the list's.
+    A row's split is what its column says, else the start of the picture's name (``train_00001.jpg``), else the list's,
+    else that of the nearest folder above the picture that names one.
     Where a list names ``x.jpg`` and an aligned ``x_aligned.jpg`` is there, as in RAF-DB, the aligned one is taken.
     """
     if options.votes:
@@ -131,30 +138,51 @@ def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -
         by_name.setdefault(file.name, []).append(file)
     entries = [(path, number, entry) for path in lists for number, entry in _entries(path)]
     numbering = "raf-db" if options.numbering == "auto" and lists[0].name == RAF_DB_LIST else options.numbering
-    names, notes = resolve_labels((entry["label"] for _, _, entry in entries), options.remap, numbering)
+    written = (entry["label"] for _, _, entry in entries if entry["label"])
+    names, notes = resolve_labels(written, options.remap, numbering)
 
     def rows() -> Iterator[Row | SkippedRow]:
         for path, number, entry in entries:
-            found = _find(entry["file"], by_name)
-            if len(found) != 1:
-                reason = f"{len(found)} pictures of this name under the folder" if found else "no such picture"
-                yield SkippedRow(f"{path.name}, row {number}", f"{entry['file'][:80]!r}: {reason}")
+            try:
+                file, split = _find(entry["file"], by_name), named_split(entry["split"] or "", "the split")
+                if not entry["label"]:
+                    raise ValueError("it has no label")
+            except ValueError as fault:
+                yield SkippedRow(f"{path.name}, row {number}", f"{entry['file'][:80]!r}: {fault}")
                 continue
-            split = split_name(entry["split"] or "") or split_name(found[0].name) or split_name(path.stem)
-            subject = entry["subject"] or subject_of(found[0].name, options.subject_pattern)
-            yield Row(readable(found[0].relative_to(root)), found[0], names[entry["label"]], split, subject)
+            place = file.relative_to(root)
+            split = split or split_name(place.name) or split_name(path.stem) or split_of_path(place.parent)
+            subject = entry["subject"] or subject_of(file.name, options.subject_pattern)
+            yield Row(readable(place), file, names[entry["label"]], split, subject)
 
-    has_subjects = any(entry["subject"] or subject_of(entry["file"], options.subject_pattern) for *_, entry in entries)
-    state = [file_state(path) for path in (*lists, *pictures)]
+    has_subjects = any(
+        entry["subject"] or subject_of(_path(entry["file"]).name, options.subject_pattern) for *_, entry in entries
+    )
+    state = [_reading_from(root), *(file_state(path) for path in (*lists, *pictures))]
     return Listing("list of files", rows, state, len(entries), has_subjects=has_subjects, notes=notes)
 
 
-def _find(named: str, by_name: dict[str, list[Path]]) -> list[Path]:
-    """The files that a list's entry can mean: the aligned one where there is one, then those on the same path."""
-    path = Path(named.replace("\\", "/"))
+def _find(named: str, by_name: dict[str, list[Path]]) -> Path:
+    """The file that a list's entry means: the aligned one where there is one, else the one on the same path.
+
+    Raises ValueError where there is none, or more than one.
+    """
+    path = _path(named)
     found = by_name.get(f"{path.stem}_aligned{path.suffix}") or by_name.get(path.name, [])
-    on_path = [file for file in found if file.parts[-len(path.parts) :] == path.parts]
-    return on_path or found
+    found = [file for file in found if file.parts[-len(path.parts) :] == path.parts] or found
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} pictures of this name under the folder" if found else "no such picture")
+    return found[0]
+
+
+def _path(named: str) -> Path:
+    """What a list written on any system calls a file."""
+    return Path(named.replace("\\", "/"))
+
+
+def _reading_from(root: Path) -> str:
+    """A line for a listing's state: row ids, classes and splits follow from the paths below this folder."""
+    return f"from {root.absolute()}"
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:

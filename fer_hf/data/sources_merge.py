@@ -27,11 +27,16 @@ def merge_sources(names: Sequence[str | Path], sources: Sequence[datasets.Datase
     return datasets.DatasetDict({name: datasets.concatenate_datasets(parts) for name, parts in merged.items()})
 
 
+def source_title(name: str | Path) -> str:
+    """The last part of a source's name, also where it is ``.``."""
+    return Path(name).name or Path(name).resolve().name
+
+
 def _titles(names: Sequence[str | Path]) -> list[str]:
     """The last part of each name, with a number where two are the same."""
     titles: list[str] = []
     for name in names:
-        base = Path(name).name
+        base = source_title(name)
         tried = (base, *(f"{base}-{number}" for number in range(2, len(names) + 2)))
         titles.append(next(title for title in tried if title not in titles))
     return titles

@@ -17,6 +17,7 @@ from fer_hf.image_io import read_image
 
 JPEG_QUALITY = 95
 _JPEG_SEGMENTS = frozenset([0xDB, 0xC4, 0xDD, 0xE0, 0xEE, 0xC0, 0xC1, 0xC2])  # DQT DHT DRI JFIF Adobe SOF0 SOF1 SOF2
+_JPEG_SIGNED = {0xE0: (b"JFIF", 16), 0xEE: (b"Adobe", 14)}  # a longer segment holds more: JFIF's may have a preview
 _PNG_CHUNKS = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND", b"pHYs", b"sRGB"])
 
 
@@ -53,7 +54,9 @@ def _is_bare_jpeg(data: bytes) -> bool:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
         if marker == 0xDA:  # the scans: nothing but more of them and their tables may come before the end
             return components in (1, 3) and _scans_end_file(data, position)
-        if marker not in _JPEG_SEGMENTS or (marker == 0xE0 and data[position + 4 : position + 8] != b"JFIF"):
+        signature, known_length = _JPEG_SIGNED.get(marker, (b"", length))
+        is_known = data.startswith(signature, position + 4) and length == known_length
+        if marker not in _JPEG_SEGMENTS or not is_known:
             return False
         if 0xC0 <= marker <= 0xC2:
             components = data[position + 9] if position + 9 < len(data) else 0

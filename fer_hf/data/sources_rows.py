@@ -1,5 +1,6 @@
 """What every reader gives: rows with a picture that is not yet decoded, or the reason why a row cannot be used."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,39 @@ class Listing:
 def split_name(text: str) -> str | None:
     """``train``, ``validation`` or ``test`` for the usual names (``Training``, ``val``, ``PublicTest``), or None."""
     return next((split for split, pattern in _SPLIT_PATTERNS.items() if pattern.match(text.strip())), None)
+
+
+def split_of_path(path: Path) -> str | None:
+    """The split that the last part of a path below a source names, else the one before it, and so on, or None."""
+    return next((split for part in reversed(path.parts) if (split := split_name(part))), None)
+
+
+def named_split(written: str, column: str) -> str | None:
+    """The split that a row names in a column; None where it names none. Raises ValueError for what is no split."""
+    if not written.strip():
+        return None
+    split = split_name(written)
+    if split is None:
+        raise ValueError(f"{column} is {written[:20]!r}; it should be train, validation or test")
+    return split
+
+
+def files_under(root: Path) -> Iterator[Path]:
+    """Every file under ``root``, folder by folder in a stable order, through links to folders too.
+
+    Hidden files and folders, the ones macOS adds to archives, and links back to a folder on the way are passed by.
+    """
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith((".", "__MACOSX")) and not _leads_back(here / name, root)
+        )
+        yield from (here / name for name in sorted(files) if not name.startswith("."))
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    on_the_way = [parent for parent in folder.parents if parent == root or root in parent.parents]
+    return folder.is_symlink() and folder.resolve() in {parent.resolve() for parent in on_the_way}
 
 
 def table_row_id(split: str | None, index: int) -> str:

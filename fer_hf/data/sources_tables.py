@@ -1,5 +1,6 @@
 """Reader of tables: parquet files and data sets on the Hub, whole or streamed."""
 
+import glob
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,12 @@ from fer_hf.data.sources_rows import (
     Row,
     SkippedRow,
     file_state,
+    files_under,
     known_label,
+    named_split,
     resolve_labels,
     split_name,
+    split_of_path,
     table_row_id,
 )
 from fer_hf.labels import NUMBERINGS
@@ -39,10 +43,10 @@ COLUMN_NAMES = {
 
 
 def parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """The parquet files of a folder and its subfolders by split, which starts a file's name or its folder's."""
+    """The parquet files of a folder and its subfolders by split, which starts a file's name or its nearest folder's."""
     by_split: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*.parquet")):
-        split = split_name(file.name) or split_name(file.parent.name) or "train"
+    for file in sorted(file for file in files_under(folder) if file.suffix == ".parquet"):
+        split = split_of_path(file.relative_to(folder)) or split_name(folder.name) or "train"
         by_split.setdefault(split, []).append(file)
     return by_split
 
@@ -50,8 +54,9 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
 def open_parquet(files: Mapping[str, list[Path]], streaming: bool) -> Tables:
     """The tables of parquet files by split. Raises ValueError that names the files of which one is no parquet."""
     names = {split: [str(file) for file in of_split] for split, of_split in files.items()}
+    patterns = {split: [glob.escape(name) for name in of_split] for split, of_split in names.items()}
     try:
-        return datasets.load_dataset("parquet", data_files=names, streaming=streaming)
+        return datasets.load_dataset("parquet", data_files=patterns, streaming=streaming)
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, OSError) as fault:
         every = ", ".join(name for of_split in names.values() for name in of_split)
         raise ValueError(f"one of {every} is no readable parquet file: {fault.__cause__ or fault}") from fault
@@ -62,7 +67,7 @@ def open_hub(name: str, options: "SourceOptions") -> Tables:
     try:
         return datasets.load_dataset(name, options.config_name, revision=options.revision, streaming=options.streaming)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as fault:
-        reason = str(fault).strip().splitlines()[0]
+        reason = " ".join(str(fault).partition("\nExample of usage")[0].split()) or type(fault).__name__
         raise ValueError(f"{name} is neither a file or folder nor a data set that the Hub gives: {reason}") from fault
 
 
@@ -81,10 +86,15 @@ class TableReader:
     votes: Mapping[str, np.ndarray] | None
     remap: Mapping[str, str | None]
 
-    def row(self, example: Mapping[str, Any], table_name: str, index: int) -> Row | SkippedRow:
-        """One example, its picture not decoded, as a row."""
+    def split(self, example: Mapping[str, Any], table_name: str) -> str:
+        """The split of one example of a table. Raises ValueError where its column of splits names none."""
+        column = self.columns.get("split")
+        written = "" if column is None or example[column] is None else str(example[column])
+        return table_name if written in ("", table_name) else named_split(written, column) or table_name
+
+    def row(self, example: Mapping[str, Any], split: str, index: int) -> Row | SkippedRow:
+        """One example, its picture not decoded, as a row; ``index`` is its place among the rows of its split."""
         values = {key: example[column] for key, column in self.columns.items()}
-        split = split_name(str(values.get("split", table_name))) or table_name
         row_id, subject = (None if values.get(key) is None else str(values[key]) for key in ("row_id", "subject"))
         row_id = row_id or table_row_id(split, index)
         votes = votes_of(self.votes, split, index) or values.get("votes")
@@ -97,7 +107,9 @@ class TableReader:
     def _label(self, value: int | str | None) -> str:
         if value is None or (self.class_names and value == -1):  # the Hub's sign for a test row without label
             raise ValueError("it has no label")
-        text = self.class_names[value] if self.class_names else str(value)
+        if self.class_names and not 0 <= value < len(self.class_names):
+            raise ValueError(f"its label is {value}; the {len(self.class_names)} classes are numbered from 0")
+        text = self.class_names[value] if self.class_names else _label_text(value)
         return self.names.get(text) or known_label(text, self.remap)
 
 
@@ -113,8 +125,13 @@ def table_listing(tables: Tables, state: list[str], options: "SourceOptions") ->
     def rows() -> Iterator[Row | SkippedRow]:
         seen: dict[str, int] = {}
         for name, table in tables.items():
-            split = split_name(name) or name
-            for example in undecoded(table, reader):
+            of_table = split_name(name) or name
+            for number, example in enumerate(undecoded(table, reader)):
+                try:
+                    split = reader.split(example, of_table)
+                except ValueError as fault:
+                    yield SkippedRow(f"row {number} of {name}", str(fault))
+                    continue
                 yield reader.row(example, split, seen.get(split, 0))
                 seen[split] = seen.get(split, 0) + 1
         check_votes(reader.votes, seen, options.votes)
@@ -174,7 +191,12 @@ def _written_labels(tables: Tables, column: str, options: "SourceOptions") -> It
                 f"before a stream has been read: give numbering as {', '.join(NUMBERINGS)}, or read it whole"
             )
         return []
-    return {str(value) for table in tables.values() for value in table.unique(column) if value is not None}
+    return {_label_text(value) for table in tables.values() for value in table.unique(column) if value is not None}
+
+
+def _label_text(value: int | float | str) -> str:
+    """A label as it is written; numbers of a column that had gaps have become floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_number(feature: Any) -> bool:

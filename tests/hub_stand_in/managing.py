@@ -136,11 +136,14 @@ def _conflicts(repo: Repo, request: dict) -> list[str]:
     return [path for path in _changes(repo, request) if start.get(path) != main.get(path)]
 
 
-@route("GET POST", API + "/variables")
+@route("GET POST DELETE", API + "/variables")
 def variables(call: Call) -> Reply:
     repo = call.repo(write=True)
     if call.method == "POST":
         wanted = read_json(call.body)
         value = {"key": wanted["key"], "value": wanted["value"], "updatedAt": now()}
         repo.change_settings(variables=repo.settings["variables"] | {wanted["key"]: value})
+    elif call.method == "DELETE":
+        gone = read_json(call.body)["key"]
+        repo.change_settings(variables={key: one for key, one in repo.settings["variables"].items() if key != gone})
     return as_json(repo.settings["variables"])
