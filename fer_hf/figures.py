@@ -34,7 +34,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     try:
         # Without the metadata the same figure gives the same bytes whatever wrote it.
         figure.savefig(part, dpi=_DPI, facecolor="white", metadata={"Software": None})
-        _store_drawing_as_palette(part)
+        _store_small(part)
         Path(part).chmod(0o644)
         Path(part).replace(path)
     finally:
@@ -42,14 +42,15 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def _store_drawing_as_palette(path: str) -> None:
-    """Make a PNG of lines, areas and text a third of its size by a palette; one that shows photographs stays.
+def _store_small(path: str) -> None:
+    """Make a PNG of lines, areas and text a third of its size by a palette; one of photographs only becomes opaque.
 
     The palette is its 256 most frequent colours, so areas keep theirs and only smoothed edges change.
     """
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     if not image.getcolors(_COLOURS_OF_A_DRAWING):
+        image.save(path, "PNG", optimize=True)
         return
     numbers = np.asarray(image).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     colours, place, counts = np.unique(numbers, return_inverse=True, return_counts=True)
