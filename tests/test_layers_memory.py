@@ -144,7 +144,7 @@ def test_training_with_a_memory_is_warned_of(remembering, monkeypatch):
     pixels = torch.randn(4, 1, 48, 48, generator=torch.Generator().manual_seed(1))
     model(pixels)
     assert len(said) == 1
-    assert "call forget() before they learn on" in said[0]
+    assert "call unfit() before they learn on" in said[0]
     model.forget()
     model(pixels)
     model.eval()(pixels)

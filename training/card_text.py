@@ -298,6 +298,7 @@ def memory_text(record: dict) -> str:
         "by how near the nearest remembered picture is (cosine), in percent on validation, one view a picture. The "
         "nearest hold many such copies; for photographs from elsewhere, read the others.\n\n"
         f"{table(['validation pictures', 'classifier alone', 'with the memory'], rows)}\n\n"
-        "`model.forget()` drops the memory. Do so before training on, since it fits these weights alone; "
-        f"`training/train.py` does by itself.\n\nMade from the same weights without it by `{record['command']}`"
+        "`model.forget()` drops the memory. Before training on, call `model.unfit()`: memory and temperature fit these "
+        "weights alone. `training/train.py` does so by itself.\n\n"
+        f"Made from the same weights without it by `{record['command']}`"
     )

@@ -147,7 +147,7 @@ class FerPreTrainedModel(PreTrainedModel):
         raw_logits = self.classifier(embedding)
         if self.memory is not None and self.training:
             logger.warning_once(
-                "this model's memory fits the weights it was made for: call forget() before they learn on"
+                "this model's memory fits the weights it was made for: call unfit() before they learn on"
             )
         elif self.memory is not None:
             raw_logits = self.memory(embedding, raw_logits)
