@@ -235,4 +235,6 @@ def test_a_run_whose_pictures_stayed_on_disk_can_remember_them_too(trained, reme
     remember.main([
         "--model", str(tmp_path / "lazy"), "--data", str(tiny_data_path), "--output", str(folder), "--size", "8",
     ])  # fmt: skip
-    assert torch.equal(load_model(folder).model.memory.keys, load_model(remembering).model.memory.keys)
+    ours, others = (load_model(one).model.memory for one in (folder, remembering))
+    assert torch.equal(ours.values, others.values)
+    assert (ours.keys.int() - others.keys.int()).abs().max() <= 1

@@ -140,6 +140,22 @@ def test_the_robustness_command_writes_figures_with_intervals(tiny_model_path, d
         robustness.main(arguments)
 
 
+def test_robustness_can_be_of_some_rows_and_says_so(tiny_model_path, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "save_figure", lambda figure, path: None)
+    monkeypatch.setattr(robustness, "CORRUPTIONS", (BY_NAME["dark"],))
+    output = tmp_path / "robustness.json"
+    arguments = ["--model", str(tiny_model_path), "--data", str(data), "--output", str(output), "--resamples", "50"]
+    robustness.main(arguments)
+    whole = json.loads(output.read_text())
+    assert f"on the same {whole['n']} rows, one view" in robustness_table(whole)
+    robustness.main([*arguments, "--rows", "7"])
+    record = json.loads(output.read_text())
+    assert (record["n"], record["drawn_from"]) == (7, whole["n"])
+    assert "on 7 of these rows, drawn by seed, one view" in robustness_table(record)
+    with pytest.raises(ValueError, match="--rows must be 1 or more; 0 was given"):
+        robustness.main([*arguments, "--rows", "0"])
+
+
 def test_the_attention_command_compares_with_area_and_random_maps(tiny_model_path, data, tmp_path, monkeypatch):
     monkeypatch.setattr(attention_report, "save_figure", lambda figure, path: None)
     output = tmp_path / "new" / "attention.json"

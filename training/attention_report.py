@@ -22,7 +22,7 @@ from training.attention_regions import (
 )
 from training.files import write_json
 from training.intervals import bootstrap, rounded
-from training.scoring import Loaded, add_split_arguments, load, make_place, open_split, record_head
+from training.scoring import Loaded, add_split_arguments, drawn_rows, load, make_place, open_split, record_head
 
 _BATCH = 64
 
@@ -87,8 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     if loaded.processor.face_template is None:
         raise ValueError(f"{loaded.name} has no face template, so nobody knows where its crops have eyes and mouth")
     split, _ = open_split(loaded, arguments)
-    drawn = np.random.default_rng(arguments.seed).permutation(len(split))[: arguments.rows]
-    split = split.select(np.sort(drawn))
+    split = drawn_rows(split, arguments.rows, arguments.seed)
     found = summarise(measure_rows(loaded, split, arguments.seed), arguments.resamples, arguments.seed)
     masks = region_masks(loaded.processor.face_template, loaded.processor.size_px)
     random, measured = found.pop("random"), ("deletion", "insertion")

@@ -256,9 +256,9 @@ def robustness_table(record: dict) -> str:
     for one in record["corruptions"]:
         cells = [f"{s['strength']}: {100 * s['accuracy']['value']:.1f}" for s in one["strengths"]]
         rows.append([f"{one['name']} ({one['unit']})", *cells, *[""] * (most - len(cells))])
-    intro = (
-        f"Accuracy in percent on the same {record['n']:,} rows, one view, by strength of what was done to the pictures:"
-    )
+    drawn = f"{record['n']:,} of these rows, drawn by seed"
+    scored_on = drawn if record.get("drawn_from", record["n"]) > record["n"] else f"the same {record['n']:,} rows"
+    intro = f"Accuracy in percent on {scored_on}, one view, by strength of what was done to the pictures:"
     return f"{intro}\n\n{table(['corruption', *[''] * most], rows)}"
 
 

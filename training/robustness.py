@@ -18,13 +18,14 @@ from training.corruptions import CORRUPTIONS, Corruption
 from training.files import write_json
 from training.intervals import bootstrap
 from training.report import confusion_cells
-from training.scoring import Loaded, add_split_arguments, load, make_place, open_split, record_head
+from training.scoring import Loaded, add_split_arguments, drawn_rows, load, make_place, open_split, record_head
 from training.views import View, predict_views
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
+    parser.add_argument("--rows", type=int, help="so many pictures, drawn by seed; all where absent")
     parser.add_argument("--output", required=True, type=Path, help="robustness.json")
     add_split_arguments(parser)
     return parser.parse_args(argv)
@@ -61,10 +62,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     make_place(arguments.output)
     loaded = load(arguments.model, arguments.device)
-    split, _ = open_split(loaded, arguments)
+    whole, _ = open_split(loaded, arguments)
+    split = drawn_rows(whole, arguments.rows, arguments.seed)
     usable = [one for one in CORRUPTIONS if loaded.processor.face_template is not None or not one.needs_template]
     clean = figures(loaded, split, split.images, arguments.resamples, arguments.seed)
     record = record_head(loaded, split, arguments) | {
+        "drawn_from": len(whole),
         "clean": clean["accuracy"],
         "clean_macro_f1": clean["macro_f1"],
         "corruptions": [measure(loaded, split, one, arguments.resamples, arguments.seed) for one in usable],

@@ -101,6 +101,15 @@ def make_place(output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
 
 
+def drawn_rows(split: ArraySplit, rows: int | None, seed: int) -> ArraySplit:
+    """So many rows drawn by seed, in their order; all where ``rows`` is None. Raises ValueError for less than one."""
+    if rows is None:
+        return split
+    if rows < 1:
+        raise ValueError(f"--rows must be 1 or more; {rows} was given")
+    return split.select(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
+
+
 def warn_of_other_reading(loaded: "Loaded", options: SourceOptions) -> None:
     """Say on stderr where a model learned from data that were read otherwise: labels or splits may not be the same."""
     path = loaded.folder / "recipe.yaml"
