@@ -9,6 +9,7 @@ from PIL import Image
 
 from fer_hf.data.transforms import augment, mix
 from training.config import dump_recipe
+from training.recording import WARM_UPS
 
 if TYPE_CHECKING:
     from training.loop import Run
@@ -27,15 +28,16 @@ def dry_run(run: "Run") -> None:
     augmented_grid(run, images, targets).save(grid)
     print(f"an augmented batch: {grid}")
     seconds = []
-    for seed, batch in zip(range(TIMED_STEPS + 1), batches, strict=False):
+    first = WARM_UPS + 1 if run.recorded else 1  # what comes before is no step like the others
+    for seed, batch in zip(range(first + TIMED_STEPS), batches, strict=False):
         started = time.perf_counter()
         loss, _, _ = run.step(*run.train_data.fetch(batch), seed)
         float(loss)  # waits for the device
         seconds.append(time.perf_counter() - started)
     parameters = sum(p.numel() for p in run.plain_model.parameters())
     print(f"parameters: {parameters:,}; memory at its highest: {peak_memory_mib(run.accelerator.device):,.0f} MiB")
-    if len(seconds) > 1:
-        step = sorted(seconds[1:])[len(seconds[1:]) // 2]  # the first step warms up
+    if timed := sorted(seconds[first:]):
+        step = timed[len(timed) // 2]
         epoch = step * run.batches
         print(
             f"a step: {step:.3f} s; an epoch of {run.batches} steps: about {epoch / 60:.1f} min; "

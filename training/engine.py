@@ -13,6 +13,7 @@ from fer_hf.data.loaders import ArraySplit, LazySplit
 from fer_hf.data.transforms import AugmentOptions, augment, mix
 from training.distillation import DistillRecipe, Teacher, distillation_loss
 from training.losses import ExpressionLoss
+from training.recording import Recorded
 
 Normalize = Callable[[Tensor], Tensor]
 
@@ -72,6 +73,10 @@ class Step:
     clip_norm: float | None
     teacher: Teacher | None
     distill: DistillRecipe
+    recorded: bool = False  # replay a CUDA graph of what follows augmentation and teacher, see Recorded
+
+    def __post_init__(self):
+        self._learn = Recorded(self.learn) if self.recorded else self.learn
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Learn from (B, C, H, W) uint8 and distributions (B, K).
@@ -83,20 +88,29 @@ class Step:
         torch.manual_seed(seed)
         generator = torch.Generator(images.device).manual_seed(seed)
         images, targets = mix(augment(images, self.augment, generator), labels, self.augment, generator)
-        pixels = self.normalize(images)
+        inputs = [self.normalize(images), targets]
+        if self.teacher is not None:
+            with self.accelerator.autocast():
+                inputs.append(self.teacher(images))
+        loss, raw_logits = self._learn(*inputs)
+        return loss, raw_logits, targets
+
+    def learn(self, pixels: Tensor, targets: Tensor, taught: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Move the weights by one batch of ``pixel_values``; ``taught`` (B, K) is what the teacher answers."""
         with self.accelerator.accumulate(self.model):
             with self.accelerator.autocast():
                 raw_logits = self.model(pixels).raw_logits
                 loss = self.loss(raw_logits, targets)
-                if self.teacher is not None:
-                    soft = distillation_loss(raw_logits, self.teacher(images), self.distill.temperature)
-                    loss = torch.lerp(loss, soft, self.distill.weight)
+                if taught is not None:
+                    loss = torch.lerp(
+                        loss, distillation_loss(raw_logits, taught, self.distill.temperature), self.distill.weight
+                    )
             self.accelerator.backward(loss)
             if self.clip_norm and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return loss.detach(), raw_logits.detach().float(), targets
+        return loss.detach(), raw_logits.detach().float()
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ from training.distillation import Teacher
 from training.engine import EpochSampler, Step, mix_seed, predict_logits, split_loader
 from training.files import write_text
 from training.losses import ExpressionLoss, class_weights
-from training.optimizers import build_optimizer, set_training_mode, trainable_parameters
+from training.optimizers import build_optimizer, place_rate, set_rate, set_training_mode, trainable_parameters
 from training.pace import Pace
 from training.precision import keep_depthwise_fp32, layout
 from training.schedules import Schedule
@@ -104,6 +104,9 @@ class Run:
         if recipe.compile:
             self.plain_model.compile()
         self.teachers = {name: teacher.to(accelerator.device) for name, teacher in (teachers or {}).items()}
+        # Several processes, gradients that wait for later ones and compiled code are launched as ever.
+        alone = accelerator.num_processes == 1 and recipe.optimizer.accumulate == 1 and not recipe.compile
+        self.recorded = accelerator.device.type == "cuda" and alone
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None
         if recipe.data.weighted_sampling:
@@ -131,6 +134,7 @@ class Run:
         parameters = trainable_parameters(model, phase.train_last)
         optimizer = build_optimizer(parameters, self.recipe.optimizer, self.base_lr)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._place_rate()
         self.schedule = Schedule(self.recipe.schedule, phase.epochs)
         distill = phase.distill or self.recipe.distill
         self.step = Step(
@@ -143,11 +147,15 @@ class Run:
             clip_norm=self.recipe.optimizer.clip_norm,
             teacher=self.teachers.get(distill.teacher),
             distill=distill,
+            recorded=self.recorded,
         )
         if self.averages is None:
             self.averages = WeightAverages(self.recipe.average, self._bare_model(), self.recipe.epochs)
         self.phase_ready = number
         self._enter_pace(number)
+
+    def _place_rate(self) -> None:
+        place_rate(self.optimizer, self.accelerator.device if self.recorded else None)
 
     def _enter_pace(self, number: int) -> None:
         phases, done = self.recipe.phases, self.progress.phase_epochs[number]
@@ -198,6 +206,7 @@ class Run:
             self.progress.finished &= self._out_of_epochs()
         self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._place_rate()
         self.schedule.state = state["schedule"]
         self.averages.load_state_dict(state["averages"])
         if state["seen"] is not None:
@@ -286,8 +295,7 @@ class Run:
     def _set_lr(self, over: float) -> None:
         """The rate where this share of the phase is over."""
         factor = self.schedule.factor_at(self.pace.planned * min(over, 1.0))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * factor
+        set_rate(self.optimizer, self.base_lr * factor)
 
     def _check(self, losses: list[Tensor], bar: tqdm) -> None:
         mean = float(torch.stack(losses).mean())
@@ -311,7 +319,7 @@ class Run:
         self.schedule.after_epoch(score)
         line = {
             "epoch": progress.epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": round(seconds, 2),
             "images_per_second": round(self.batches * self.recipe.batch_size / seconds, 1),
             **{f"train_{name}": value for name, value in train_figures.items()},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass
@@ -56,3 +56,24 @@ def build_optimizer(parameters: list[nn.Parameter], recipe: OptimizerRecipe, lr:
     if recipe.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.name](groups, lr=lr, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, in place where a CUDA graph reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def place_rate(optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
+    """Hold the learning rate in a tensor on ``device``, where a CUDA graph can read it; as a number without one.
+
+    The state of a run that was recorded, or was not, may have been loaded before.
+    """
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        group["lr"] = rate if device is None else torch.tensor(rate, device=device)
+        if "capturable" in group:
+            group["capturable"] = device is not None
