@@ -13,6 +13,7 @@ import numpy as np
 from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import region_figure, save_figure
 from fer_hf.map_geometry import map_grids, place
+from training.arguments import positive
 from training.attention_regions import (
     deletion_insertion,
     random_maps,
@@ -30,7 +31,7 @@ _BATCH = 64
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
-    parser.add_argument("--rows", type=int, default=500, help="pictures, drawn by seed (default: %(default)s)")
+    parser.add_argument("--rows", type=positive, default=500, help="pictures, drawn by seed (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="attention.json")
     add_split_arguments(parser)
     return parser.parse_args(argv)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_hf.figures import comparison_figure, save_figure
 from fer_hf.metrics import accuracy, class_scores
+from training.arguments import positive
 from training.card_text import range_text, table
 from training.files import write_json, write_text
 from training.intervals import RESAMPLES, SEED, bootstrap
@@ -96,7 +97,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference", help="the model to compare with (default: the first)")
     parser.add_argument("--tta", action="store_true", help="compare the averages over views")
     parser.add_argument("--output", required=True, type=Path, help="comparison.json; .md and .png are put beside it")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES)
+    parser.add_argument("--resamples", type=positive, default=RESAMPLES)
     parser.add_argument("--seed", type=int, default=SEED)
     return parser.parse_args(argv)
 

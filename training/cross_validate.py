@@ -17,6 +17,7 @@ from fer_hf.data.loaders import ArraySplit, load_arrays
 from fer_hf.data.sources import load_source
 from fer_hf.hub import ModelError
 from training import train
+from training.arguments import positive
 from training.checkpoints import CheckpointError
 from training.config import Recipe, load_recipe
 from training.files import write_json
@@ -36,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report", required=True, type=Path, help="where the figures over all rows go")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
     parser.add_argument("--tta", nargs="?", const="flip", metavar="VIEWS", help="also average views, as eval.py does")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
+    parser.add_argument("--resamples", type=positive, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
     return parser.parse_args(argv)
 
 

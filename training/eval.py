@@ -18,6 +18,7 @@ import fer_hf
 from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import confusion_figure, per_class_figure, reliability_figure, save_figure
 from fer_hf.model_folder import settings_file
+from training.arguments import positive
 from training.calibration import (
     COVERAGE,
     conformal_threshold,
@@ -67,7 +68,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="of an ensemble: the same, and before it the weights of the members",
     )
     add_split_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--batch-size", type=positive, default=BATCH)
     return parser.parse_args(argv)
 
 

@@ -24,6 +24,7 @@ from fer_hf.classifier import fold_norms
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from fer_hf.onnx import FILE_NAME, OnnxClassifier
+from training.arguments import positive
 from training.files import read_json, write_json
 from training.scoring import LABELS, Loaded, add_reading_arguments, load
 
@@ -59,7 +60,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", help="calibrates on its train and measures on its validation split")
     add_reading_arguments(parser)
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
-    parser.add_argument("--calibration-rows", type=int, default=512, help="of train (default: %(default)s)")
+    parser.add_argument("--calibration-rows", type=positive, default=512, help="of train (default: %(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.int8 and not arguments.data:
         parser.error("--int8 needs --data: a train split to calibrate on and a validation split to measure on")

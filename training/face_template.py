@@ -17,6 +17,7 @@ from PIL import Image
 from fer_hf.data.sources import load_source
 from fer_hf.detection import MTCNNDetector
 from fer_hf.faces import Face, similarity_transform
+from training.arguments import positive
 from training.files import write_json
 
 PAD_SHARE = 1 / 3  # of the crop's side, added on each side
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="folder of parquet files or a fer2013.csv")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--figure", type=Path, help="PNG file to write")
-    parser.add_argument("--sample", type=int, default=1600, help="training crops to look at")
+    parser.add_argument("--sample", type=positive, default=1600, help="training crops to look at")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 

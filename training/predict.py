@@ -26,6 +26,7 @@ from fer_hf.faces import Prediction
 from fer_hf.hub import configured_model, load_model
 from fer_hf.image_io import read_image
 from fer_hf.recognition import FACE_SOURCES, ExpressionRecognizer, FoundFace, as_dict
+from training.arguments import positive
 from training.pictures import Picture, Pictures, open_pictures
 
 MANIFEST_NAME, DATA_NAME = "manifest.json", "data"
@@ -40,13 +41,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="folder that all processes share")
     parser.add_argument("--model", help="a model folder or Hub id (default: FER_MODEL or the embedded one)")
     parser.add_argument("--faces", default="detect", choices=FACE_SOURCES, help="crop: each picture is one face")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures held at once (default: %(default)s)")
-    parser.add_argument("--rows-per-shard", type=int, default=ROWS_PER_SHARD, help="default: %(default)s")
-    arguments = parser.parse_args(argv)
-    for name in ("batch_size", "rows_per_shard"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1; {getattr(arguments, name)} was given")
-    return arguments
+    parser.add_argument("--batch-size", type=positive, default=32, help="pictures held at once (default: %(default)s)")
+    parser.add_argument("--rows-per-shard", type=positive, default=ROWS_PER_SHARD, help="default: %(default)s")
+    return parser.parse_args(argv)
 
 
 _PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

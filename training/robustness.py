@@ -14,6 +14,7 @@ import torch
 from fer_hf.data.loaders import ArraySplit
 from fer_hf.figures import save_figure, strength_figure
 from fer_hf.metrics import accuracy, class_scores
+from training.arguments import positive
 from training.corruptions import CORRUPTIONS, Corruption
 from training.files import write_json
 from training.intervals import bootstrap
@@ -25,7 +26,7 @@ from training.views import View, predict_views
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
-    parser.add_argument("--rows", type=int, help="so many pictures, drawn by seed; all where absent")
+    parser.add_argument("--rows", type=positive, help="so many pictures, drawn by seed; all where absent")
     parser.add_argument("--output", required=True, type=Path, help="robustness.json")
     add_split_arguments(parser)
     return parser.parse_args(argv)

@@ -15,6 +15,7 @@ from fer_hf.figures import Sample, sample_figure, save_figure
 from fer_hf.image_io import ImageError
 from fer_hf.recognition import GRAD_CAM, ExpressionRecognizer
 from fer_hf.rendering import overlay_heat
+from training.arguments import positive
 from training.scoring import add_reading_arguments, load_split, make_place, source_options
 
 _SHOWN_PX = 192
@@ -29,7 +30,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--photos", type=Path, help="a folder of photos with any number of faces")
     add_reading_arguments(parser)
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--count", type=int, default=12, help="samples at most (default: %(default)s)")
+    parser.add_argument("--count", type=positive, default=12, help="samples at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", required=True, type=Path, help="the picture to write")
     return parser.parse_args(argv)

@@ -21,6 +21,7 @@ from fer_hf.model_folder import weight_files
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from fer_hf.models.modeling_fer import FerPreTrainedModel
+from training.arguments import positive
 from training.config import build, override
 from training.intervals import RESAMPLES, SEED
 from training.precision import layout
@@ -41,7 +42,7 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading_arguments(parser)
     parser.add_argument("--split", default="validation", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
+    parser.add_argument("--resamples", type=positive, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 

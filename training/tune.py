@@ -13,6 +13,7 @@ import optuna
 import yaml
 
 from training import train
+from training.arguments import positive
 from training.checkpoints import CheckpointError
 from training.config import load_recipe
 from training.loop import TrainingDiverged
@@ -48,7 +49,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--search", nargs="+", required=True, metavar="KEY=RANGE")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys fixed for every trial")
-    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier calls included")
+    parser.add_argument("--trials", type=positive, default=20, help="in all, those of earlier calls included")
     parser.add_argument("--seed", type=int, default=0, help="of the search; a recipe has its own")
     return parser.parse_args(argv)
 
