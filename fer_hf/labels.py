@@ -35,13 +35,15 @@ _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in (nam
 
 NUMBERINGS: dict[str, dict[int, str]] = {
     "fer2013": dict(enumerate(FER7)),
+    "ckextended": dict(enumerate((*FER7, "contempt"))),
     "raf-db": dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), start=1)),
     "affectnet": {
         **dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt"))),
         **{8: "unknown", 9: "unknown", 10: "not a face"},
     },
 }
-"""What numbers mean as labels: FER2013 (arXiv 1307.0414), RAF-DB (CVPR 2017, from 1), AffectNet (arXiv 1708.03985)."""
+"""What numbers mean as labels: FER2013 (arXiv 1307.0414), CK+ as pixels in a CSV (``ckextended.csv``), RAF-DB (CVPR
+2017, from 1), AffectNet (arXiv 1708.03985)."""
 
 
 def canonical_label(name: str) -> str:

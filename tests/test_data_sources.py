@@ -64,7 +64,7 @@ def test_pixels_of_a_csv_become_pictures_in_their_splits(tmp_path, header, end):
         ((0, pixel_text(1).rsplit(" ", 1)[0] + " -1", "Training"), "row 3: a pixel is '-1'"),
         ((0, pixel_text(1).rsplit(" ", 1)[0] + " dark", "Training"), "row 3: a pixel is 'dark'"),
         ((0, "", "Training"), "row 3: 0 pixels"),
-        ((7, pixel_text(1), "Training"), "row 3: emotion is '7'; it should be a number from 0 to 6"),
+        ((8, pixel_text(1), "Training"), "row 3: emotion is '8'; it should be a number from 0 to 7"),
         (("happy", pixel_text(1), "Training"), "row 3: emotion is 'happy'"),
         ((0, pixel_text(1), "Practice"), "row 3: Usage is 'Practice'"),
     ],
@@ -76,6 +76,16 @@ def test_a_malformed_row_is_named_with_its_reason(tmp_path, row, reason):
     loaded = read_source(path, SourceOptions(max_skipped_share=0.5))
     assert loaded.splits["train"].num_rows == 1
     assert f"{loaded.reports[0].skipped[0].row_id}: {loaded.reports[0].skipped[0].reason}".startswith(reason)
+
+
+def test_seven_is_contempt_in_a_csv_of_pixels_as_in_that_of_ck(tmp_path):
+    path = fer_csv(tmp_path / "ckextended.csv", [(n, pixel_text(n), "Training") for n in (0, 7, 6)])
+    assert names(load_source(path, classes=8)["train"]) == ["angry", "contempt", "neutral"]
+    loaded = read_source(path, SourceOptions())
+    assert names(loaded.splits["train"]) == ["angry", "neutral"]
+    assert loaded.reports[0].dropped == {"contempt": 1}
+    with pytest.raises(ValueError, match="row 3: emotion is '7'; it should be a number from 0 to 6"):
+        load_source(path, numbering="fer2013")
 
 
 def test_a_skipped_row_keeps_its_place_so_that_votes_stay_with_their_pictures(tmp_path):

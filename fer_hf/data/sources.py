@@ -44,7 +44,7 @@ class SourceOptions:
     votes: str | None = None  # a fer2013new.csv; its rows are matched by order
     classes: int = 7  # the vocabulary: 5, 7 or 8 classes; rows of other classes are left out, and counted
     remap: dict[str, str | None] = field(default_factory=dict)  # e.g. {contempt: disgust}; null leaves a class out
-    numbering: str = "auto"  # what numbers mean as labels: fer2013, raf-db, affectnet, or the one that fits them
+    numbering: str = "auto"  # what numbers mean as labels: a key of NUMBERINGS, or the one that fits them
     splits: dict[str, float] = field(default_factory=dict)  # shares of train for splits that the source lacks
     folds: int = 0  # validation is fold number `fold` of this many; 0: no folds
     fold: int = 0

@@ -1,4 +1,4 @@
-"""Reader of pixels in a CSV: ``fer2013.csv`` and ``icml_face_data.csv``, whose column names carry spaces."""
+"""Reader of pixels in a CSV: ``fer2013.csv``, ``ckextended.csv``, ``icml_face_data.csv`` with spaces in its header."""
 
 import csv
 import logging
@@ -68,8 +68,11 @@ def pixel_array(text: str) -> np.ndarray:
 
 
 def pixel_listing(path: Path, options: "SourceOptions") -> Listing:
-    """Rows of a CSV with emotion, pixels and, mostly, Usage columns; without Usage all rows are the train split."""
-    names = NUMBERINGS["fer2013" if options.numbering == "auto" else options.numbering]
+    """Rows of a CSV with emotion, pixels and, mostly, Usage columns; without Usage all rows are the train split.
+
+    Numbers are FER2013's, and 7 is contempt, as in CK+'s file of this kind.
+    """
+    names = NUMBERINGS["ckextended" if options.numbering == "auto" else options.numbering]
     votes = votes_by_split(options.votes)
 
     def rows() -> Iterator[Row | SkippedRow]:
