@@ -10,7 +10,6 @@ COMMANDS = {
     "attention_report": "--rows",
     "compare": "--resamples",
     "cross_validate": "--resamples",
-    "draw_photos": "--min-votes",
     "eval": "--batch-size",
     "export": "--calibration-rows",
     "predict": "--rows-per-shard",

@@ -57,6 +57,15 @@ def test_pictures_of_another_size_become_48_grey_pixels_in_a_csv(tmp_path):
     assert np.abs(np.asarray(image, dtype=int) - expected).mean() < 3
 
 
+def test_folders_of_numbers_mean_what_their_numbering_says(tmp_path, capsys):
+    folders = class_folders(tmp_path / "numbers", {"0": 3, "1": 3})
+    assert main([str(folders), str(tmp_path / "read"), "--numbering", "affectnet"]) == 0
+    assert {file.parent.name for file in (tmp_path / "read").rglob("*.png")} == {"neutral", "happy"}
+    with pytest.raises(SystemExit):
+        main([str(folders), str(tmp_path / "other"), "--numbering", "ferplus"])
+    assert "choose from auto, fer2013, ckextended" in capsys.readouterr().err.replace("'", "")
+
+
 @pytest.mark.parametrize("name", ["taken", "taken.csv"])
 def test_what_is_there_is_never_replaced(csv_file, tmp_path, capsys, name):
     (tmp_path / name).write_text("mine")

@@ -105,6 +105,12 @@ def faces(tmp_path) -> Path:
     return class_folders(tmp_path / "faces", {"Happiness": 20, "sad": 20})
 
 
+def test_numbers_are_published_as_what_their_numbering_says(hub, tmp_path):
+    push(class_folders(tmp_path / "numbers", {"0": 12, "1": 12}), "--numbering", "affectnet")
+    split = datasets.load_dataset("user/faces", split="train")
+    assert {split.features["label"].int2str(label) for label in split["label"]} == {"neutral", "happy"}
+
+
 def test_nothing_but_pixels_is_published(hub, tmp_path, faces):
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = SECRET.decode()

@@ -25,7 +25,6 @@ from PIL import ExifTags, Image
 
 from fer_hf.data.sources import drawn_row_ids, load_source
 from fer_hf.labels import FERPLUS_COLUMNS
-from training.arguments import positive
 from training.files import write_json
 
 COUNTS = {"angry": 95, "fear": 192, "happy": 230, "sad": 142, "surprise": 86}  # as published
@@ -156,9 +155,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="FER2013: its CSV or a folder of parquet")
     parser.add_argument("--votes", help="fer2013new.csv, where the data has no votes")
     parser.add_argument("--ids", required=True, type=Path, help="JSON file of the drawn rows")
-    parser.add_argument(
-        "--min-votes", type=positive, default=7, help="of ten raters for the class (default: %(default)s)"
-    )
+    parser.add_argument("--min-votes", type=int, default=7, help="of ten raters for the class (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder to make of the rows in --ids")
     parser.add_argument("--turned", type=float, default=0.1, help="share of pictures with EXIF rotation (JPEG only)")

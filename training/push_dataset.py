@@ -25,6 +25,7 @@ from fer_hf.data.audit import AuditOptions, audit_splits, write_audit
 from fer_hf.data.sources import LoadedSource, SourceOptions, read_source
 from fer_hf.data.sources_rows import file_state
 from fer_hf.hub import default_model_path
+from fer_hf.labels import NUMBERINGS
 from training.dataset_card import CardFields, metadata_of, render_card
 from training.dataset_rows import MAX_NEAR_ROWS, Chosen, choose_rows
 from training.dataset_samples import sample_sheet
@@ -44,6 +45,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--title", help="default: the name of the repository")
     parser.add_argument("--description", default="", help="a paragraph for the card, in Markdown")
     parser.add_argument("--classes", type=int, default=7, choices=(5, 7, 8))
+    parser.add_argument(
+        "--numbering", default="auto", choices=("auto", *NUMBERINGS), help="what numbers mean as labels"
+    )
     parser.add_argument("--remap", nargs="*", default=[], metavar="CLASS=CLASS", help="e.g. contempt=disgust, other=")
     parser.add_argument(
         "--splits", nargs="*", metavar="SPLIT=SHARE", help="cut from train where missing: validation=0.1 test=0.1"
@@ -76,6 +80,7 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
     return SourceOptions(
         votes=arguments.votes,
         classes=arguments.classes,
+        numbering=arguments.numbering,
         remap=remap,
         max_side_px=arguments.max_side,
         max_skipped_share=arguments.max_skipped_share,

@@ -103,11 +103,9 @@ def make_place(output: Path) -> None:
 
 
 def drawn_rows(split: ArraySplit, rows: int | None, seed: int) -> ArraySplit:
-    """So many rows drawn by seed, in their order; all where ``rows`` is None. Raises ValueError for less than one."""
+    """So many rows drawn by seed, in their order; all where ``rows`` is None."""
     if rows is None:
         return split
-    if rows < 1:
-        raise ValueError(f"--rows must be 1 or more; {rows} was given")
     return split.select(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fer_hf.data.sources import SourceOptions, read_source
 from fer_hf.data.sources_csv import SIDE_PX
-from fer_hf.labels import FER7
+from fer_hf.labels import FER7, NUMBERINGS
 
 USAGE_OF_SPLIT = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp"}
@@ -117,9 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", help="FILE.csv, FOLDER.parquet or FOLDER")
     parser.add_argument("--votes", metavar="FILE", help="a fer2013new.csv")
     parser.add_argument("--classes", type=int, default=7, help="5, 7 or 8 (default: %(default)s)")
+    parser.add_argument(
+        "--numbering", default="auto", choices=("auto", *NUMBERINGS), help="what numbers mean as labels"
+    )
     arguments = parser.parse_args(argv)
     try:
-        loaded = read_source(arguments.source, SourceOptions(votes=arguments.votes, classes=arguments.classes))
+        options = SourceOptions(votes=arguments.votes, classes=arguments.classes, numbering=arguments.numbering)
+        loaded = read_source(arguments.source, options)
         print(convert_splits(loaded.splits, arguments.output))
     except (ValueError, OSError) as fault:
         print(fault, file=sys.stderr)
