@@ -102,6 +102,7 @@ class Recipe:
     batch_size: int = 128  # over all processes together
     precision: str = "auto"  # auto, bf16, fp32; auto is bf16 where that is faster
     compile: bool = False  # torch.compile; worth its minute where plain convolutions dominate: docs/lessons.md
+    record: bool = True  # on one GPU, replay each step as a CUDA graph; false launches it kernel by kernel
     early_stopping: int | None = None  # epochs without a better validation score
     select: str = "accuracy"  # the validation figure that chooses the checkpoint: accuracy, macro_f1, loss; or last
     model: ModelRecipe = field(default_factory=ModelRecipe)

@@ -106,7 +106,7 @@ class Run:
         self.teachers = {name: teacher.to(accelerator.device) for name, teacher in (teachers or {}).items()}
         # Several processes, gradients that wait for later ones and compiled code are launched as ever.
         alone = accelerator.num_processes == 1 and recipe.optimizer.accumulate == 1 and not recipe.compile
-        self.recorded = accelerator.device.type == "cuda" and alone
+        self.recorded = recipe.record and accelerator.device.type == "cuda" and alone
         self.weights = class_weights(self.train_data.targets, recipe.loss)
         sampling = None
         if recipe.data.weighted_sampling:

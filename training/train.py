@@ -30,9 +30,10 @@ from training.files import write_text
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
 from training.provenance import inherit_used, record_teachers, write_used
+from training.recording import RecordingError
 from training.starting import continue_from, warm_start
 
-_MAY_CHANGE = ("name", "source", "claim", "claimed_accuracy", "trials", "epochs", "phases", "early_stopping")
+_MAY_CHANGE = ("name", "source", "claim", "claimed_accuracy", "trials", "epochs", "phases", "early_stopping", "record")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,7 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def check_same_run(recipe: Recipe, output: Path) -> None:
     """Raise ValueError where the folder holds a run of another recipe, which could not go on as this one.
 
-    More epochs, further phases and words about the recipe make no other run.
+    More epochs, further phases, words about the recipe and how steps are launched make no other run.
     """
     path = output / "recipe.yaml"
     if latest_checkpoint(output / "checkpoints") is None or not path.is_file():
@@ -246,5 +247,5 @@ def main(argv: list[str] | None = None) -> Progress | None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, ModelError, TrainingDiverged, CheckpointError) as error:
+    except (ValueError, ModelError, TrainingDiverged, CheckpointError, RecordingError) as error:
         sys.exit(f"train.py: {error}")
