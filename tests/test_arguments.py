@@ -13,7 +13,6 @@ COMMANDS = {
     "eval": "--batch-size",
     "export": "--calibration-rows",
     "predict": "--rows-per-shard",
-    "remember": "--size",
     "robustness": "--rows",
     "samples": "--count",
     "tune": "--trials",

@@ -19,7 +19,6 @@ from fer_hf.data.loaders import ArraySplit
 from fer_hf.hub import ModelError, save_portable
 from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
-from training.arguments import positive
 from training.config import Recipe, load_recipe
 from training.files import write_json, write_text
 from training.provenance import FILE_NAME as USED
@@ -38,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="the model folder to write, another one")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
-    parser.add_argument("--size", type=positive, default=32, help="bytes of each row (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=32, help="bytes of each row (default: %(default)s)")
     parser.add_argument(
         "--weight", type=float, default=10.0, help="of a row that looks the same (default: %(default)s)"
     )
