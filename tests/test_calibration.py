@@ -133,6 +133,7 @@ def test_records_of_unequal_size_join_to_the_sparser_sample():
     assert joined["sample"]["every"] == large["train"]["sample"]["every"] == 16
     assert set(large["train"]["sample"]["pixel_sha256"]) < set(joined["sample"]["pixel_sha256"])
     assert provenance.overlap(joined, split_of(range(7000, 9000))) == 1
+    assert "labels" not in joined  # neither names any
 
 
 def test_overlap_is_unknown_where_no_picture_could_be_in_the_sample():

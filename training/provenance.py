@@ -103,7 +103,7 @@ def seen_by_any(used: Sequence[dict], role: str) -> dict | None:
     every = math.lcm(*(record["sample"]["every"] for record in records))
     hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
     labels = {record.get("labels") for record in records}
-    shared = {"labels": labels.pop()} if len(labels) == 1 else {}
+    shared = {"labels": labels.pop()} if len(labels) == 1 and None not in labels else {}
     n = sum(record["n"] for record in records)
     return {**shared, "n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
 
