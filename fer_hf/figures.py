@@ -19,6 +19,10 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK, MUTED, RULE = "#111827", "#6B7280", "#E5E7EB"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#000000")
 _DPI = 144
+_SAVE_OPTIONS = {
+    ".png": {"metadata": {"Software": None}},  # without it the same figure gives the same bytes whatever wrote it
+    ".webp": {"pil_kwargs": {"quality": 90, "method": 6}},
+}
 _COLOURS_OF_A_DRAWING = 4096  # at most, smoothed edges included; photographs have tens of thousands
 _TITLE_SIZE, _TEXT_SIZE = 11, 9
 
@@ -27,14 +31,19 @@ Figures = Mapping[str, float | None]
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, whole or not at all, and return its path."""
+    """Write a figure, whole or not at all, and return its path: ``.png`` for drawings, ``.webp`` for photographs.
+
+    Raises ValueError where the name ends otherwise.
+    """
     path = Path(path)
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
+    if path.suffix not in _SAVE_OPTIONS:
+        raise ValueError(f"figures are written as .png or .webp; {path.name} was given")
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     try:
-        # Without the metadata the same figure gives the same bytes whatever wrote it.
-        figure.savefig(part, dpi=_DPI, facecolor="white", metadata={"Software": None})
-        _store_small(part)
+        figure.savefig(part, dpi=_DPI, facecolor="white", **_SAVE_OPTIONS[path.suffix])
+        if path.suffix == ".png":
+            _store_small(part)
         Path(part).chmod(0o644)
         Path(part).replace(path)
     finally:
@@ -250,7 +259,7 @@ def sample_figure(samples: Sequence[Sample], title: str) -> Figure:
     """Crops with their attention and text, up to four pairs in a row."""
     columns = min(len(samples), 4)
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(2.2 * columns + 0.2, 1.55 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(2.2 * columns, 4.4) + 0.2, 1.45 * rows + 0.36), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", size=_TITLE_SIZE, color=INK, weight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, sample in zip(panels, samples, strict=False):

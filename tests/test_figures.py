@@ -1,6 +1,7 @@
-"""Figures as files: drawings are stored small, photographs as they are."""
+"""Figures as files: drawings and photographs, each stored small."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fer_hf.figures import Sample, confusion_figure, sample_figure, save_figure
@@ -21,7 +22,19 @@ def test_a_drawing_is_stored_with_a_palette_and_looks_the_same(tmp_path):
 
 def test_photographs_keep_their_colours(tmp_path, astronaut):
     picture = np.asarray(astronaut.resize((192, 192)))
-    path = save_figure(sample_figure([Sample(picture, picture, "label: happy")], "samples"), tmp_path / "samples.png")
-    with Image.open(path) as stored:
-        assert stored.mode == "RGB"
-        assert len(stored.convert("RGB").getcolors(1 << 24)) > 4096
+    figures = [sample_figure([Sample(picture, picture, "label: happy")], "samples") for _ in range(2)]
+    full = save_figure(figures[0], tmp_path / "samples.png")
+    small = save_figure(figures[1], tmp_path / "samples.webp")
+    with Image.open(full) as exact, Image.open(small) as stored:
+        assert (exact.format, exact.mode, stored.format) == ("PNG", "RGB", "WEBP")
+        assert len(exact.getcolors(1 << 24)) > 4096
+        difference = np.asarray(stored.convert("RGB"), float) - np.asarray(exact, float)
+    assert np.abs(difference).mean() < 2
+    assert small.stat().st_size < full.stat().st_size / 2
+
+
+def test_a_figure_is_a_png_or_a_webp(tmp_path):
+    figure = sample_figure([Sample(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), "text")], "samples")
+    with pytest.raises(ValueError, match=r"written as \.png or \.webp; samples\.pdf was given"):
+        save_figure(figure, tmp_path / "samples.pdf")
+    assert not list(tmp_path.iterdir())

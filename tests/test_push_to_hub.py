@@ -101,14 +101,14 @@ def test_a_dry_run_shows_the_difference_and_sends_nothing(hub, model, capsys, un
 
     config = json.loads((model / "config.json").read_text()) | {"conformal_coverage": 0.8}
     (model / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    shutil.copy(model / "confusion.png", model / "curves.png")
+    shutil.copy(model / "confusion.png", model / "samples.webp")
     (model / "notes.md").unlink()
     card.main(["--model", str(model)])
     push(model, "--dry-run")
     said = capsys.readouterr().out.splitlines()
-    size = {name: (model / name).stat().st_size for name in ("curves.png", "README.md", "config.json")}
+    size = {name: (model / name).stat().st_size for name in ("samples.webp", "README.md", "config.json")}
     assert said[said.index(f"{hub.url}/user/tiny") + 1 : said.index("--- there/README.md")] == [
-        f"+ curves.png ({size['curves.png']:,} bytes)",
+        f"+ samples.webp ({size['samples.webp']:,} bytes)",
         f"~ README.md ({size['README.md']:,} bytes)",
         f"~ config.json ({size['config.json']:,} bytes)",
         "- notes.md",
@@ -193,6 +193,13 @@ def test_missing_code_pictures_and_pickles_are_named(hub, model):
     with pytest.raises(ValueError, match=r"README.md shows confusion.png, which is not in the folder"):
         push(model)
     (model / "c.txt").rename(model / "confusion.png")
+    (model / "notes.md").write_text("See [more](layers.txt).\n")
+    (model / "layers.txt").write_text("words")
+    card.main(["--model", str(model)])
+    with pytest.raises(ValueError, match=r"README.md shows layers.txt, which is not sent; sent are .json,"):
+        push(model)
+    (model / "notes.md").unlink()
+    card.main(["--model", str(model)])
     (model / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"pytorch_model.bin is pickled"):
         push(model)

@@ -27,7 +27,7 @@ def texts(monkeypatch) -> list[str]:
 
 def test_rows_of_a_data_set_are_shown_with_their_labels(tiny_model_path, tmp_path, texts):
     data = make_data(tmp_path)
-    output = tmp_path / "new" / "samples.png"
+    output = tmp_path / "new" / "samples.webp"
     arguments = ["--model", str(tiny_model_path), "--data", str(data), "--output", str(output)]
     samples.main([*arguments, "--count", "3"])
     assert output.parent.is_dir()
@@ -43,7 +43,7 @@ def test_outside_photos_need_no_layout_and_survive_a_broken_file(tiny_model_path
     (tmp_path / "deep").mkdir()
     astronaut.save(tmp_path / "deep" / "portrait.jpg")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    output = tmp_path / "samples.png"
+    output = tmp_path / "samples.webp"
     samples.main(["--model", str(tiny_model_path), "--photos", str(tmp_path), "--output", str(output)])
     assert [text.splitlines()[0] for text in texts] == ["portrait.jpg"]
     assert "broken.png: " in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Write README.md of a model folder: ``python training/card.py --model model_cards/NAME``.
 
 Every figure comes from report.json and report_*.json there, every fact about training from recipe.yaml and
-training_data.json; folds_*.json, seeds.json, memory.json, robustness.json, attention.json, samples.png and curves.png
+training_data.json; folds_*.json, seeds.json, memory.json, robustness.json, attention.json, samples.webp and curves.png
 add their sections. notes.md, where there is one, holds the words that only this model needs. Of a described ensemble,
 ensemble.json stands for the config.
 """
@@ -122,7 +122,7 @@ def render(folder: Path) -> str:
         untested=all(report["split"] != "test" and report["labels"] != OWN for report in reports.values()),
         training=recipe_text(recipe),
         recipe=recipe and yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110).strip(),
-        has_samples=(folder / "samples.png").is_file(),
+        has_samples=(folder / "samples.webp").is_file(),
         has_curves=(folder / "curves.png").is_file(),
         rare=rare_text(primary),
         subgroups=subgroup_text(folder, own),

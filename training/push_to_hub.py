@@ -22,7 +22,7 @@ from training.card import render
 from training.publishing import PublishError, Target, compare, publish, text_changes
 
 REQUIRED = ("README.md", "report.json", "config.json", "preprocessor_config.json")
-SUFFIXES = (".json", ".safetensors", ".py", ".md", ".png", ".onnx", ".yaml")
+SUFFIXES = (".json", ".safetensors", ".py", ".md", ".png", ".webp", ".onnx", ".yaml")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 
 
@@ -118,7 +118,7 @@ def _check_exports(folder: Path, config: dict) -> None:
 
 
 def _check_card(folder: Path) -> None:
-    """README.md says what the reports beside it say, and every picture it shows is here."""
+    """README.md says what the reports beside it say, and every picture it shows is here and goes along."""
     readme = folder / "README.md"
     written, rendered = readme.read_text(encoding="utf-8"), render(folder)
     for number, (line, expected) in enumerate(zip_longest(written.splitlines(), rendered.splitlines()), start=1):
@@ -130,6 +130,8 @@ def _check_card(folder: Path) -> None:
     for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", written):
         if not (folder / name).is_file():
             raise ValueError(f"{readme} shows {name}, which is not in the folder; evaluate the model again")
+        if not name.endswith(SUFFIXES):
+            raise ValueError(f"{readme} shows {name}, which is not sent; sent are {', '.join(SUFFIXES)}")
 
 
 def load_back(folder: Path, target: Target, commit: str) -> None:

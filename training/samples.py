@@ -1,4 +1,4 @@
-"""Sample predictions with attention: ``python training/samples.py --model M --photos FOLDER --output samples.png``.
+"""Sample predictions with attention: ``python training/samples.py --model M --photos FOLDER --output samples.webp``.
 
 Takes rows of a data set (``--data``), or every face in a folder of outside photos (``--photos``), whose layout is free.
 Each sample is the crop as the model saw it, Grad-CAM over it, and the most probable expressions.
