@@ -10,8 +10,14 @@ import yaml
 
 from fer_hf.hub import load_model, save_portable
 from fer_hf.models import modeling_fer
+from fer_hf.models.configuration_cbam_5cnn import CBAM5CNNConfig
+from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
+from fer_hf.models.configuration_timm import TimmConfig
 from fer_hf.models.layers_memory import NeighbourMemory
+from fer_hf.models.modeling_cbam_5cnn import CBAM5CNNForImageClassification
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
+from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
+from fer_hf.models.modeling_timm import TimmForImageClassification
 from training import remember, train
 from training.distillation import Teacher
 from training.scoring import hash_weights
@@ -238,3 +244,34 @@ def test_a_run_whose_pictures_stayed_on_disk_can_remember_them_too(trained, reme
     ours, others = (load_model(one).model.memory for one in (folder, remembering))
     assert torch.equal(ours.values, others.values)
     assert (ours.keys.int() - others.keys.int()).abs().max() <= 1
+
+
+LABELS = {0: "happy", 1: "sad", 2: "neutral"}
+NARROW = {"id2label": LABELS, "classifier_hidden_sizes": [5]}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config", "width"),
+    [
+        (ResNetSwishForImageClassification, ResNetSwishConfig(hidden_sizes=[8, 12], depths=[1, 1], **NARROW), 12),
+        (TimmForImageClassification, TimmConfig(backbone="mobilenetv2_035", image_size=64, **NARROW), 1280),
+        (CBAM5CNNForImageClassification, CBAM5CNNConfig(id2label=LABELS), 4608),
+    ],
+)
+def test_a_memory_compares_what_comes_before_the_dense_layers(model_class, config, width):
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    size, channels = model.config.image_size, model.config.num_channels
+    pixels = torch.randn(6, channels, size, size)
+    with torch.inference_mode():
+        pooled = model.pool(model.features(pixels)[0][-1])
+        assert pooled.shape == (6, width) == (6, model.pooled_size)
+        alone = model(pixels).raw_logits
+        labels = (alone.argmax(1) + 1) % model.config.num_labels
+        values = torch.eye(model.config.num_labels)[labels]
+        model.remember(NeighbourMemory.of(pooled, values, 4, 10.0, 0.03))
+        assert model(pixels).raw_logits.argmax(1).tolist() == labels.tolist()
+    again = type(model)(model.config)  # as from_pretrained builds it
+    again.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(again.eval()(pixels).raw_logits, model(pixels).raw_logits)

@@ -63,11 +63,11 @@ def open_model(folder: Path, device: str, **memory: float) -> Loaded:
 
 
 def embed(loaded: Loaded, images: Tensor, views: tuple[View, ...]) -> Tensor:
-    """What the classifier reads of uint8 pictures (N, C, H, W), the mean over their views: (N, D)."""
+    """What the memory compares of uint8 pictures (N, C, H, W), the mean over their views: (N, P)."""
     model = loaded.model
 
     def answer(pixels: Tensor) -> Tensor:
-        return model.embed(model.features(pixels)[0][-1])
+        return model.pool(model.features(pixels)[0][-1])
 
     return predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer).mean(1)
 
@@ -101,7 +101,7 @@ def remember(
     memory = NeighbourMemory.of(keys, train.targets.cpu(), size, weight, temperature)
     queries = embed(loaded, validation.images, (View(),))
     with torch.inference_mode():
-        raw_logits = model.classifier(queries.to(model.device)).cpu()
+        raw_logits = model.classifier(model.head(queries.to(model.device))).cpu()
         rows = by_nearness(memory, queries, raw_logits, validation.labels.cpu())
     model.remember(memory.to(model.device))
     model.config.temperature = 1.0  # that of the classifier alone

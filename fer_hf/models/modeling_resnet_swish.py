@@ -87,9 +87,6 @@ class ResNetSwishForImageClassification(FerPreTrainedModel):
             hidden_states += (x,)
         return hidden_states, attentions
 
-    def embed(self, features: Tensor) -> Tensor:
-        return self.head(features.mean((2, 3)))
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

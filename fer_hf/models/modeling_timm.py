@@ -114,9 +114,6 @@ class TimmForImageClassification(FerPreTrainedModel):
     def restore_constants(self) -> None:
         restore_constants(self.backbone, self.config)
 
-    def embed(self, features: Tensor) -> Tensor:
-        return self.head(features.mean((2, 3)))
-
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs) -> None:
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         if self.config.block_attention == "none":

@@ -60,7 +60,7 @@ def _release_statistics(norm: nn.Module, inputs: tuple, output: Tensor | None) -
 
 
 class FerPreTrainedModel(PreTrainedModel):
-    """Base of the model classes: subclasses implement ``features`` and ``embed`` and have a linear ``classifier``.
+    """Base of the model classes: subclasses implement ``features`` and have a ``head`` and a linear ``classifier``.
 
     Or they implement ``infer`` in their place. A model whose config has ``memory_rows`` answers from its classifier and
     its ``memory``; while it trains, from its classifier alone.
@@ -99,7 +99,7 @@ class FerPreTrainedModel(PreTrainedModel):
         config = self.config
         if config.memory_rows:
             self.memory = NeighbourMemory(
-                self.classifier.in_features,
+                self.pooled_size,
                 config.memory_rows,
                 config.memory_size,
                 config.num_labels,
@@ -133,24 +133,34 @@ class FerPreTrainedModel(PreTrainedModel):
         raise NotImplementedError(f"{type(self).__name__} names no layer for Grad-CAM")
 
     def features(self, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Hidden states (the last is what ``embed`` reads) and attentions, in network order."""
+        """Hidden states (the last is what ``pool`` reads) and attentions, in network order."""
         raise NotImplementedError
+
+    def pool(self, features: Tensor) -> Tensor:
+        """What the head reads and the memory compares, (B, P), of the last hidden state (B, C, h, w)."""
+        return features.mean((2, 3))
+
+    @property
+    def pooled_size(self) -> int:
+        """P, what the first linear layer after ``pool`` takes."""
+        layers = (*self.head.modules(), self.classifier)
+        return next(layer.in_features for layer in layers if isinstance(layer, nn.Linear))
 
     def embed(self, features: Tensor) -> Tensor:
         """What the classifier reads, (B, D), of the last hidden state (B, C, h, w)."""
-        raise NotImplementedError
+        return self.head(self.pool(features))
 
     def infer(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Raw logits (B, K), hidden states and attentions, in network order."""
         hidden_states, attentions = self.features(pixel_values)
-        embedding = self.embed(hidden_states[-1])
-        raw_logits = self.classifier(embedding)
+        pooled = self.pool(hidden_states[-1])
+        raw_logits = self.classifier(self.head(pooled))
         if self.memory is not None and self.training:
             logger.warning_once(
                 "this model's memory fits the weights it was made for: call unfit() before they learn on"
             )
         elif self.memory is not None:
-            raw_logits = self.memory(embedding, raw_logits)
+            raw_logits = self.memory(pooled, raw_logits)
         return raw_logits, hidden_states, attentions
 
     def run(self, layer: Callable, *inputs: Tensor):

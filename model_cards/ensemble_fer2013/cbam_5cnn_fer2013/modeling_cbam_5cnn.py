@@ -59,6 +59,7 @@ class CBAM5CNNForImageClassification(FerPreTrainedModel):
             for index in range(5)
         )
         self.attention_names = tuple(f"block{index}.{name}" for index in range(1, 6) for name in CBAM.map_names)
+        self.head = nn.Identity()
         self.classifier = nn.Linear(widths[-1] * (config.image_size // TOTAL_STRIDE) ** 2, config.num_labels)
         self.post_init()
 
@@ -75,7 +76,7 @@ class CBAM5CNNForImageClassification(FerPreTrainedModel):
             hidden_states += (x,)
         return hidden_states, attentions
 
-    def embed(self, features: Tensor) -> Tensor:
+    def pool(self, features: Tensor) -> Tensor:
         return features.flatten(1)
 
     @torch.no_grad()
