@@ -59,7 +59,7 @@ class CBAM5CNNForImageClassification(FerPreTrainedModel):
             for index in range(5)
         )
         self.attention_names = tuple(f"block{index}.{name}" for index in range(1, 6) for name in CBAM.map_names)
-        self.head = nn.Identity()
+        self.head = nn.Sequential()
         self.classifier = nn.Linear(widths[-1] * (config.image_size // TOTAL_STRIDE) ** 2, config.num_labels)
         self.post_init()
 
