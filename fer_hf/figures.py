@@ -30,14 +30,20 @@ Figures = Mapping[str, float | None]
 """``value``, ``low`` and ``high``, as a report holds them."""
 
 
+def figure_path(path: str | Path) -> Path:
+    """The path of a figure. Raises ValueError where its name ends in neither ``.png`` nor ``.webp``."""
+    path = Path(path)
+    if path.suffix not in _SAVE_OPTIONS:
+        raise ValueError(f"figures are written as .png or .webp; {path.name} was given")
+    return path
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure, whole or not at all, and return its path: ``.png`` for drawings, ``.webp`` for photographs.
 
     Raises ValueError where the name ends otherwise.
     """
-    path = Path(path)
-    if path.suffix not in _SAVE_OPTIONS:
-        raise ValueError(f"figures are written as .png or .webp; {path.name} was given")
+    path = figure_path(path)
     descriptor, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     try:

@@ -52,6 +52,11 @@ def test_outside_photos_need_no_layout_and_survive_a_broken_file(tiny_model_path
         samples.main(["--model", str(tiny_model_path), "--photos", str(tmp_path), "--output", str(output)])
 
 
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match="samples.jpg was given"):
+        samples.main(["--model", "no/such/model", "--photos", str(tmp_path), "--output", str(tmp_path / "samples.jpg")])
+
+
 def test_the_figure_holds_a_panel_for_each_sample():
     picture = np.zeros((24, 24, 3), dtype=np.uint8)
     figure = sample_figure([Sample(picture, picture, f"text {index}") for index in range(5)], "title")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_hf.faces import Prediction
-from fer_hf.figures import Sample, sample_figure, save_figure
+from fer_hf.figures import Sample, figure_path, sample_figure, save_figure
 from fer_hf.image_io import ImageError
 from fer_hf.recognition import GRAD_CAM, ExpressionRecognizer
 from fer_hf.rendering import overlay_heat
@@ -71,7 +71,7 @@ def samples_of_photos(recognizer: ExpressionRecognizer, folder: Path, count: int
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    make_place(arguments.output)
+    make_place(figure_path(arguments.output))
     recognizer = ExpressionRecognizer.from_pretrained(arguments.model)
     if arguments.photos:
         samples = samples_of_photos(recognizer, arguments.photos, arguments.count)
