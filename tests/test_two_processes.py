@@ -3,21 +3,27 @@
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.tiny_recipe import write
+from tests.tiny_recipe import TINY, write
 
 
-def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Path, output: Path) -> None:
-    """One process: draws an epoch of rows plain and weighted, scores a saved model, trains; leaves what it saw."""
+def _be_one_of(rank: int, world: int, port: int) -> None:
+    """What a launcher tells each of its processes."""
     os.environ.update(
         ACCELERATE_USE_CPU="true", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_WORLD_SIZE=str(world),
     )  # fmt: skip
     torch.set_num_threads(1)
+
+
+def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Path, output: Path) -> None:
+    """One process: draws an epoch of rows plain and weighted, scores a saved model, trains; leaves what it saw."""
+    _be_one_of(rank, world, port)
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration
 
@@ -44,15 +50,26 @@ def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Pat
     torch.save(seen, output / f"seen_{rank}.pt")
 
 
-def spread(world: int, *paths: Path) -> list[dict]:
-    """What every process of ``world`` saw."""
+def _train_only(rank: int, world: int, port: int, recipe: Path, data: Path, output: Path) -> None:
+    """One process that does nothing but what the command line does, and leaves how many it found itself among."""
+    _be_one_of(rank, world, port)
+    from accelerate import PartialState
+
+    from training import train
+
+    train.main(["--recipe", str(recipe), "--data", str(data), "--output", str(output), "--tracker", "none"])
+    torch.save({"processes": PartialState().num_processes}, output / f"seen_{rank}.pt")
+
+
+def spread(world: int, *paths: Path, work: Callable = _work) -> list[dict]:
+    """What every process of ``world`` saw at its ``work``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tiny_recipe"])
     paths[-1].mkdir()
-    children = [context.Process(target=_work, args=(rank, world, port, *paths)) for rank in range(world)]
+    children = [context.Process(target=work, args=(rank, world, port, *paths)) for rank in range(world)]
     for child in children:
         child.start()
     for child in children:
@@ -99,3 +116,11 @@ def test_both_processes_agree_and_one_writes(one_and_two):
     assert two[0]["best"] == two[1]["best"]
     assert (folder / "two" / "best" / "model.safetensors").is_file()
     assert len((folder / "two" / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_run_that_starts_from_other_weights_is_one_run_of_two_processes(tiny_data_path, tiny_model_path, tmp_path):
+    model = {"start_from": str(tiny_model_path), "config": TINY["model"]["config"]}
+    recipe = write(tmp_path, epochs=1, model=model)
+    seen = spread(2, recipe, tiny_data_path, tmp_path / "runs", work=_train_only)
+    assert [one["processes"] for one in seen] == [2, 2]
+    assert len((tmp_path / "runs" / "log.jsonl").read_text().splitlines()) == 1

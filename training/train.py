@@ -202,9 +202,9 @@ def main(argv: list[str] | None = None) -> Progress | None:
         raise ValueError(f"--minutes must be above 0; {arguments.minutes:g} was given")
     recipe = load_recipe(arguments.recipe, arguments.set)
     check_same_run(recipe, arguments.output)
+    accelerator = build_accelerator(recipe, arguments.output, arguments.tracker)  # first: what follows asks who prints
     model, processor = build_model(recipe)
     teachers = build_teachers(recipe)
-    accelerator = build_accelerator(recipe, arguments.output, arguments.tracker)
     train, validation, dropped = load_data(recipe, processor, arguments.data, arguments.votes)
     accelerator.print(
         f"{recipe.name}: {len(train):,} training and {len(validation):,} validation pictures"
