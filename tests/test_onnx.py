@@ -82,6 +82,10 @@ def test_the_file_says_all_that_a_caller_needs(model_path):
     assert 0 <= report["onnx"]["greatest_logit_difference"] <= export.MAX_DIFFERENCE
 
 
+def test_the_file_does_not_say_where_it_was_made(model_path):
+    assert Path(export.__file__).parent.as_posix().encode() not in (model_path / "model.onnx").read_bytes()
+
+
 def test_rgb_and_ensembles_of_unequal_members_export(tmp_path, crops):
     from fer_hf.hub import save_portable
     from fer_hf.labels import id2label

@@ -141,11 +141,17 @@ def metadata(loaded: Loaded) -> dict[str, object]:
 
 
 def with_metadata(content: bytes, values: dict[str, object]) -> bytes:
-    """The ONNX file with these values, each as JSON, in place of its metadata."""
+    """The ONNX file with these values, each as JSON, in place of its metadata.
+
+    What the exporter notes at every node goes too: the source lines that it came from, by their paths on this machine.
+    """
     import onnx
 
     graph = onnx.load_from_string(content)
     onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in values.items()})
+    inner = graph.graph
+    for noted in (inner, *inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer):
+        noted.ClearField("metadata_props")
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
 
