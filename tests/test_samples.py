@@ -53,7 +53,7 @@ def test_outside_photos_need_no_layout_and_survive_a_broken_file(tiny_model_path
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match="samples.jpg was given"):
+    with pytest.raises(ValueError, match=r"samples\.jpg was given"):
         samples.main(["--model", "no/such/model", "--photos", str(tmp_path), "--output", str(tmp_path / "samples.jpg")])
 
 
