@@ -269,8 +269,8 @@ def test_weights_are_called_by_their_run_or_folder():
     figure = {"value": 0.91, "low": 0.88, "high": 0.94}
     metrics = dict.fromkeys(("accuracy", "macro_f1", "weighted_f1"), figure)
     starts = ("runs/start/best", "model_cards/resnet_swish_plus")
-    rows = card_text.folds_rows({name: {"n": 7, "start_from": name, "metrics": metrics} for name in starts})
-    assert [row[1] for row in rows] == ["`start`", "`resnet_swish_plus`"]
+    records = {name: {"n": 7, "start_from": name, "tta": None, "metrics": metrics} for name in starts}
+    assert [reading.cells[1] for reading in card_text.folds_readings(records)] == ["`start`", "`resnet_swish_plus`"]
 
 
 def test_a_folder_without_report_or_description_is_refused(copy):
@@ -291,12 +291,13 @@ def test_records_over_folds_have_a_section(copy):
         "folds": 5,
         "n": 745,
         "start_from": "runs/start/best",
+        "tta": None,
         "metrics": {"accuracy": figure, "macro_f1": figure, "weighted_f1": figure},
         "command": "python training/cross_validate.py --report folds.json",
     }
     assert "## Over folds" not in card.render(copy)
     write_json(copy / "folds_agreed.json", record)
     text = card.render(copy)
-    assert "| agreed | `start` | 745 | 91.0 [88.0, 94.0] |" in text
+    assert "| agreed | `start` | 745 | one | 91.0 [88.0, 94.0] |" in text
     assert "5 stratified folds" in text
     assert "- agreed: `python training/cross_validate.py --report folds.json`" in text

@@ -85,27 +85,28 @@ FOLDS = {
     "folds": 5,
     "n": 745,
     "start_from": "runs/start/best",
+    "tta": None,
     "metrics": {key: {"value": 0.9, "low": 0.85, "high": 0.95} for key in ("accuracy", "macro_f1", "weighted_f1")},
     "command": "python training/cross_validate.py",
 }
 
 
 def test_a_system_judged_over_folds_has_its_claim_there(cards):
-    (cards / "good" / "folds_agreed.json").write_text(json.dumps(FOLDS))
+    averaged = {key: {"value": 0.92, "low": 0.88, "high": 0.96} for key in FOLDS["metrics"]}
+    record = FOLDS | {"tta": "id,flip", "metrics_tta": averaged}
+    (cards / "good" / "folds_agreed.json").write_text(json.dumps(record))
     (cards / "good" / "folds_agreed_scratch.json").write_text(json.dumps(FOLDS | {"start_from": None}))
     reports = results.read_reports(cards)
     head, _, row, _ = map(cells, results.full_table(reports).splitlines())
     assert dict(zip(head, row, strict=True))["published claim"] == "[over folds](#over-folds)"
-    head, _, started, scratch = map(cells, results.folds_section(reports).strip().splitlines()[-4:])
-    assert started == [
-        "[good](../model_cards/good)",
-        "agreed",
-        "`start`",
-        "745",
-        *["90.0 [85.0, 95.0]"] * 3,
-        "val 68.9",
+    head, _, *rows = map(cells, results.folds_section(reports).strip().splitlines()[-5:])
+    assert head[:5] == ["model", "draw", "start", "rows", "views"]
+    good, claim = "[good](../model_cards/good)", "val 68.9"
+    assert rows == [
+        [good, "agreed", "`start`", "745", "one", *["90.0 [85.0, 95.0]"] * 3, claim],
+        [good, "agreed", "`start`", "745", "2 averaged", *["92.0 [88.0, 96.0]"] * 3, claim],
+        [good, "agreed scratch", "random weights", "745", "one", *["90.0 [85.0, 95.0]"] * 3, claim],
     ]
-    assert scratch[1:3] == ["agreed scratch", "random weights"]
     assert results.folds_section(reports) in results.results_page(reports, [], cards)
 
 

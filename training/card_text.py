@@ -116,17 +116,30 @@ def members_text(report: dict) -> str:
     )
 
 
-def folds_rows(records: dict[str, dict]) -> list[list[str]]:
-    """Draw, start, rows, accuracy, macro and weighted F1 of records of training/cross_validate.py."""
-    return [
-        [
-            name.replace("_", " "),
-            f"`{_run_name(record['start_from'])}`" if record["start_from"] else "random weights",
-            f"{record['n']:,}",
-            *(range_text(record["metrics"][key]) for key in ("accuracy", "macro_f1", "weighted_f1")),
-        ]
-        for name, record in records.items()
-    ]
+@dataclass(frozen=True)
+class FoldsReading:
+    """What a record of training/cross_validate.py says of one view, or of views averaged: cells of its row, figures."""
+
+    cells: list[str]  # as under FOLDS_HEAD
+    metrics: dict[str, dict]
+
+
+FOLDS_HEAD = ["draw", "start", "rows", "views", "accuracy, %", "F1, macro, %", "F1, weighted, %"]
+
+
+def folds_readings(records: dict[str, dict]) -> list[FoldsReading]:
+    """One reading of each record by its draw, and a second of those where views were averaged."""
+    readings = []
+    for name, record in records.items():
+        start = f"`{_run_name(record['start_from'])}`" if record["start_from"] else "random weights"
+        views = {"one": record["metrics"]}
+        if record["tta"]:
+            views[f"{len(record['tta'].split(','))} averaged"] = record["metrics_tta"]
+        for seen, metrics in views.items():
+            figures = [range_text(metrics[key]) for key in ("accuracy", "macro_f1", "weighted_f1")]
+            cells = [name.replace("_", " "), start, f"{record['n']:,}", seen, *figures]
+            readings.append(FoldsReading(cells, metrics))
+    return readings
 
 
 def _run_name(folder: str) -> str:
@@ -139,11 +152,11 @@ def folds_text(records: dict[str, dict]) -> str:
     """The table of what was scored over folds, and how to make it again; empty without records."""
     if not records:
         return ""
-    head = ["draw", "start", "rows", "accuracy, %", "F1, macro, %", "F1, weighted, %"]
+    rows = [reading.cells for reading in folds_readings(records)]
     commands = "\n".join(f"- {name.replace('_', ' ')}: `{one['command']}`" for name, one in records.items())
     folds = " or ".join(sorted({str(record["folds"]) for record in records.values()}))
     return (
-        f"{table(head, folds_rows(records))}\n\n{folds} stratified folds: every row is judged by a model that did not "
+        f"{table(FOLDS_HEAD, rows)}\n\n{folds} stratified folds: every row is judged by a model that did not "
         f"learn from it. Brackets hold 95% bootstrap intervals over rows.\n\n{commands}"
     )
 

@@ -14,7 +14,7 @@ import yaml
 
 from fer_hf.model_folder import settings_file
 from training.card import read_folds, read_seeds
-from training.card_text import folds_rows, range_text, table
+from training.card_text import FOLDS_HEAD, folds_readings, range_text, table
 from training.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -209,19 +209,18 @@ def folds_section(reports: list[dict]) -> str:
     rows = []
     for report in reports:
         name = f"[{report['folder']}](../model_cards/{report['folder']})"
-        claims = [
-            _against_claim(report, record["metrics"]["accuracy"]["value"]) for record in report["over_folds"].values()
+        rows += [
+            [name, *reading.cells, _against_claim(report, reading.metrics["accuracy"]["value"])]
+            for reading in folds_readings(report["over_folds"])
         ]
-        rows += [[name, *row, said] for row, said in zip(folds_rows(report["over_folds"]), claims, strict=True)]
     if not rows:
         return ""
-    head = ["model", "draw", "start", "rows", "accuracy, %", "F1, macro, %", "F1, weighted, %", "published claim"]
     return f"""
 ## Over folds
 
 Stratified folds: every row is judged by a model that did not learn from it.
 
-{table(head, rows)}
+{table(["model", *FOLDS_HEAD, "published claim"], rows)}
 """
 
 
