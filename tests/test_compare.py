@@ -98,8 +98,11 @@ def test_curves_are_drawn_from_a_log(tmp_path):
         curves.main(["--log", str(log), "--output", str(tmp_path / "curves.png")])
     log.write_text("")
     with pytest.raises(ValueError, match="holds no epoch yet"):
-        curves.read_log(log)
-    log.write_text("".join(json.dumps({"epoch": e, "lr": 0.1, "validation_loss": 1 / e}) + "\n" for e in (1, 2)))
+        curves.open_log(log)
+    log.write_text(
+        "".join(json.dumps({"epoch": e, "lr": 0.1, "validation_loss": 1 / e}) + "\n" for e in (1, 2)) + '{"epoch'
+    )
+    assert [one["epoch"] for one in curves.open_log(log)] == [1, 2]  # the disk had no room for the rest of a third
     curves.main(["--log", str(log), "--output", str(tmp_path / "curves.png")])
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 600

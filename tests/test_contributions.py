@@ -1,14 +1,17 @@
 """The local store of contributions: on the disk before it is acknowledged, without metadata, withdrawable."""
 
+import errno
 import json
 import os
+import stat
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_hf.contributions import CONSENT, MAX_SIDE_PX, ContributionStore, Offer
+from fer_hf.contributions import CONSENT, MAX_SIDE_PX, ContributionStore, Offer, log
 
 LABELS = ("happy", "sad")
 
@@ -146,3 +149,20 @@ def test_many_at_once_lose_nothing(store):
 def test_the_consent_text_names_what_is_agreed_to():
     assert "published" in CONSENT
     assert "everyone shown agrees" in CONSENT
+
+
+def test_of_a_zip_that_the_disk_has_no_room_for_nothing_stays(store, monkeypatch):
+    kept = store.add([Offer(picture(1), "sad")], consent=True)
+
+    def fill_up(descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # the lines are written; pictures are synced by the store
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log, "os", SimpleNamespace(**{**vars(os), "fsync": fill_up}))
+    with pytest.raises(OSError, match="No space left"):
+        store.add([Offer(picture(number), "happy") for number in range(1, 5)], consent=True)
+    monkeypatch.undo()
+    (entry,) = store.entries()
+    assert [path.name for path in (store.folder / "pictures").iterdir()] == [entry["picture"]]
+    assert len((store.folder / "entries.jsonl").read_text().splitlines()) == 1
+    assert store.withdraw(kept) == 1

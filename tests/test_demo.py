@@ -212,6 +212,7 @@ def test_csv_has_a_row_a_face_and_no_formulas(desk):
     assert [row["file"] for row in rows] == ["two.png", "two.png", "'=HYPERLINK(1).png", "bad.jpg"]
     assert [row["face"] for row in rows] == ["1", "2", "", ""]
     assert float(rows[0]["happy"]) == two["faces"][0]["scores"]["happy"]
+    assert [row["label"] for row in rows[2:]] == ["", ""]
     assert [row["error"] for row in rows] == ["", "", "no face found", "The picture is damaged."]
 
 

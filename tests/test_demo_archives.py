@@ -50,6 +50,13 @@ def test_zips_are_unpacked_with_their_folders_only_on_request():
     assert [one.name for one in unpack([upload], with_folders=True)] == ["happy/a.png", "b.png"]
 
 
+def test_backslashes_part_folders_as_well():
+    upload = pack({r"happy\a.png": b"1", r"__MACOSX\happy\._a.png": b"junk", "sad\\": b"", r"sad\c.png": b"2"})
+    assert count_files([upload]) == 2
+    assert [one.name for one in unpack([upload], with_folders=True)] == ["happy/a.png", "sad/c.png"]
+    assert [one.name for one in unpack([upload])] == ["a.png", "c.png"]
+
+
 def test_zips_that_are_broken_bombs_or_too_many_are_refused(monkeypatch):
     whole = pack({"a.png": b"x" * 5000}).data
     with pytest.raises(Refused, match="not a zip"):

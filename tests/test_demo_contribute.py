@@ -1,7 +1,7 @@
 """The Contribute tab with the Hub behind it: it starts without the Hub, and says what happens to a picture."""
 
-import asyncio
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -9,7 +9,8 @@ from PIL import Image
 from fer_hf.contributions import ContributionStore, HubStore, hub_store
 from fer_hf.demo import page
 from fer_hf.demo.contribute import give_face, take_back, what_happens, withdraw_given
-from fer_hf.demo.limits import Line, Refused
+from fer_hf.demo.jobs import Jobs
+from fer_hf.demo.limits import Refused
 from fer_hf.demo.uploads import Upload
 from tests.contribution_runs import on_hub
 from tests.demo_fake import fake_shelf
@@ -85,26 +86,35 @@ def test_without_a_disk_nothing_is_acknowledged_that_the_hub_does_not_have(confi
     hub.fail("/api/datasets/", status=503)
     with pytest.raises(Refused, match="not withdrawn yet"):
         withdraw_given(store, given["receipt"])
-    assert withdraw_given(store, given["receipt"]) == {"said": "Withdrawn and deleted: 1."}
+    assert withdraw_given(store, given["receipt"]) == {
+        "said": "Withdrawn: 1. What was not given under another id too is deleted."
+    }
     with pytest.raises(Refused, match="Nothing is stored under this id"):
         withdraw_given(store, given["receipt"])
 
 
-def test_what_is_stored_after_its_giver_was_told_that_it_took_too_long_is_taken_back(configure, hub):
-    store, told, undone = configure(FER_CONTRIBUTIONS_REPO="user/faces"), threading.Event(), threading.Event()
-    hub.fail("POST .*/commit/", call=told.wait)
+def test_a_face_whose_giver_left_before_its_id_was_there_is_taken_back(configure, hub):
+    store = configure(FER_CONTRIBUTIONS_REPO="user/faces")
+    sent, left, undone = threading.Event(), threading.Event(), threading.Event()
+
+    def hold():
+        sent.set()
+        left.wait(20)
+
+    hub.fail("POST .*/commit/", call=hold)
 
     def undo(given):
         assert len(on_hub(hub)) == 1
         take_back(store, given["receipt"])
         undone.set()
 
-    def give():
-        return give_face(fake_shelf().first, store, PHOTO, 1, "sad", consent=True)
-
-    with pytest.raises(Refused, match="took longer"):
-        asyncio.run(Line(running=1, waiting=1, seconds=0.05).run(give, undo=undo))
-    told.set()
+    jobs, desk = Jobs(silent_s=0.0), fake_shelf().first
+    job = jobs.start(lambda progress: give_face(desk, store, PHOTO, 1, "sad", consent=True), undo)
+    assert sent.wait(20)
+    time.sleep(0.01)
+    with pytest.raises(Refused, match="silent for too long"):
+        jobs.look(job)
+    left.set()
     assert undone.wait(20)
     assert on_hub(hub) == []
 

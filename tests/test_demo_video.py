@@ -1,6 +1,8 @@
 """The Video tab's work, without a browser."""
 
 import base64
+import csv
+import io
 import json
 import time
 
@@ -10,7 +12,7 @@ from PIL import Image
 from fer_hf.demo.jobs import Progress
 from fer_hf.demo.limits import ScratchFolder
 from fer_hf.demo.uploads import Upload
-from fer_hf.demo.video import show_clip
+from fer_hf.demo.video import rows_to_csv, show_clip
 from fer_hf.video import VideoReader, VideoWriter
 from tests.demo_fake import fake_shelf
 
@@ -50,3 +52,10 @@ def test_what_is_missing_of_a_clip_is_said(clip, share, notes):
     assert len(record["rows"]) > 5
     for note in record["notes"]:
         assert f'<p class="fer-note">{note}</p>' in shown["html"]
+
+
+def test_the_csv_of_a_clip_holds_no_formulas():
+    box = {"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
+    row = {"t_s": 0.5, "face": 1, "label": "=1+1", "box": box, "scores": {"=1+1": 0.75, "happy": 0.25}}
+    (read,) = csv.DictReader(io.StringIO(rows_to_csv([row])))
+    assert (read["label"], read["'=1+1"], read["happy"], read["xmax"]) == ("'=1+1", "0.75", "0.25", "3")

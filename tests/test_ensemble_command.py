@@ -11,7 +11,7 @@ from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassification
 from training.ensemble import main
-from training.provenance import FILE_NAME, overlap, read_used
+from training.provenance import FILE_NAME, different_pictures, overlap, read_used, seen_by_any
 
 HASHES = [f"{value:016x}" for value in range(1, 61)]
 
@@ -66,6 +66,23 @@ def test_members_become_one_folder_that_knows_what_any_of_them_has_seen(tmp_path
     assert (used["train"]["labels"], used["train"]["n"]) == ("fer2013", 60)
     assert overlap(used["train"], Split(HASHES)) == 1.0
     assert overlap(used["train"], Split([f"{value:016x}" for value in range(600, 660)])) == 0.0
+
+
+def test_a_member_is_not_written_over(tmp_path):
+    paths = [save_member(tmp_path / name, number, {}) for number, name in enumerate("ab")]
+    with pytest.raises(ValueError, match="is a member, which an ensemble in its place would delete; choose another"):
+        main([*paths, "--output", paths[1]])
+    assert load_model(paths[1]).model.config.model_type == "fer_resnet_swish"
+
+
+def test_records_of_the_same_pictures_are_one_whatever_their_labels():
+    one = record(HASHES, 1) | {"pixel_sha256": "p"}
+    other = one | {"labels": "ferplus-soft", "sha256": "other"}
+    joined = seen_by_any([{"train": one}, {"train": other}, {"train": one}], "train")
+    assert (joined["n"], joined["sha256"], "labels" in joined) == (60, None, False)
+    assert different_pictures(joined) is None
+    more = seen_by_any([{"train": joined}, {"train": record(HASHES[:30], 1) | {"pixel_sha256": "q"}}], "train")
+    assert (more["n"], different_pictures(more)) == (90, 60)
 
 
 def test_what_a_member_on_the_hub_has_seen_is_known_too(hub, tmp_path):

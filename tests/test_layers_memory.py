@@ -8,11 +8,15 @@ import pytest
 import torch
 import yaml
 
+from fer_hf.data.loaders import load_arrays
+from fer_hf.data.sources import load_source
 from fer_hf.hub import load_model, save_portable
+from fer_hf.labels import FER7
 from fer_hf.models import modeling_fer
 from fer_hf.models.configuration_cbam_5cnn import CBAM5CNNConfig
 from fer_hf.models.configuration_resnet_swish import ResNetSwishConfig
 from fer_hf.models.configuration_timm import TimmConfig
+from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_cbam_5cnn import CBAM5CNNForImageClassification
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
@@ -20,6 +24,7 @@ from fer_hf.models.modeling_resnet_swish import ResNetSwishForImageClassificatio
 from fer_hf.models.modeling_timm import TimmForImageClassification
 from training import remember, train
 from training.distillation import Teacher
+from training.provenance import overlap, read_used, write_used
 from training.scoring import hash_weights
 
 from .tiny_recipe import write
@@ -103,8 +108,8 @@ def test_the_command_remembers_what_was_trained_on(remembering, trained):
     assert model.memory.keys.dtype == torch.int8
     assert model.memory.values.argmax(1).tolist() == [row % 7 for row in range(140) if row != 5]
     assert (model.config.temperature, model.config.conformal_threshold) == (1.0, None)
-    for name in ("recipe.yaml", "training_data.json"):
-        assert (remembering / name).read_text() == (trained / name).read_text()
+    assert (remembering / "recipe.yaml").read_text() == (trained / "recipe.yaml").read_text()
+    assert read_used(remembering) == read_used(trained)
     assert "layers_memory.py" in {file.name for file in remembering.iterdir()}
 
 
@@ -130,6 +135,22 @@ def test_the_record_says_what_the_memory_changed(remembering, trained, tiny_data
     with torch.inference_mode():
         answers = loaded.model(loaded.processor.normalize_uint8(validation.images)).raw_logits.argmax(1)
     assert whole["classifier_accuracy"] == pytest.approx(float((answers == validation.labels).float().mean()))
+
+
+def _split(data, name):
+    return load_arrays(load_source(str(data))[name], FerImageProcessor(), labels="fer2013", names=FER7)
+
+
+def test_rows_that_are_remembered_count_as_learned_from(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, epochs=1, data={"fraction": 0.3})
+    train.main(["--recipe", str(recipe), "--data", str(tiny_data_path), "--output", str(tmp_path), "--tracker", "none"])
+    write_used(tmp_path / "best", "temperature", _split(tiny_data_path, "validation"))
+    arguments = ["--model", str(tmp_path / "best"), "--data", str(tiny_data_path), "--output", str(tmp_path / "all")]
+    remember.main([*arguments, "--size", "8", "--set", "data.fraction=1.0"])
+    rows = _split(tiny_data_path, "train")
+    assert overlap(read_used(tmp_path / "best")["train"], rows) < 0.4
+    assert overlap(read_used(tmp_path / "all")["train"], rows) > 0.95
+    assert set(read_used(tmp_path / "all")) == {"train", "selection"}  # the memory has no temperature yet
 
 
 def test_a_model_that_learns_answers_from_its_classifier_alone(remembering):

@@ -32,6 +32,10 @@ def test_every_recipe_parses_and_survives_being_written_out(path):
         ({"epochs": 3}, "key name is required"),
         ({"name": "a", "epochs": "many"}, "epochs must be int; 'many' was given"),
         ({"name": "a", "epochs": True}, "epochs must be int; True was given"),
+        (
+            {"name": "a", "early_stopping": 0},
+            "early_stopping counts epochs, from 1; 0 was given: leave it out for none",
+        ),
         ({"name": "a", "phases": [{"epochs": 0}]}, "at least one epoch"),
         ({"name": "a", "data": {"labels": "fer"}}, "choose one of fer2013"),
         ({"name": "a", "average": {"ema_decay": 0.9, "swa_last": 2}}, "exclude each other"),

@@ -4,16 +4,19 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.tiny_recipe import last_weights, run, same, write
 from training import loop
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.run_log import read_log
 
 
 def run_until_it_dies(batch: int, monkeypatch, recipe: Path, data: Path, output: Path) -> None:
@@ -82,6 +85,70 @@ def test_a_run_does_not_go_on_under_another_recipe(finished, tiny_data_path):
     with pytest.raises(ValueError, match=r"holds a run whose recipe differs in seed, optimizer; give another --output"):
         run(finished / "recipe.yaml", tiny_data_path, finished, "--set", "seed=7", "optimizer.lr=0.5")
     assert (finished / "recipe.yaml").read_text() == before
+
+
+def test_a_run_does_not_go_on_with_other_pictures(finished, tiny_data_path, tmp_path):
+    before = (finished / "best" / "training_data.json").read_text()
+    recipe = finished / "recipe.yaml"
+    for split, named in (("validation", "validation"), ("train", "training")):
+        other = tmp_path / split
+        shutil.copytree(tiny_data_path, other)
+        path = other / f"{split}.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.slice(0, len(table) - 1), path)
+        with pytest.raises(ValueError, match=rf"holds a run on other {named} rows or labels; give the data"):
+            run(recipe, other, finished)
+    assert (finished / "best" / "training_data.json").read_text() == before
+
+
+def test_what_a_run_has_had_stays_in_its_recipe(tiny_data_path, tmp_path):
+    recipe = write(tmp_path, phases=[{"epochs": 1, "lr": 0.01}, {"epochs": 2}])
+    run(recipe, tiny_data_path, tmp_path / "out")
+    before = (tmp_path / "out" / "recipe.yaml").read_text()
+    for phases, said in (
+        ([{"epochs": 1, "lr": 7.0}, {"epochs": 3}], "recipe differs in phases"),
+        ([{"epochs": 3}], "recipe differs in phases"),
+        ([{"epochs": 1, "lr": 0.01}, {"epochs": 1}], r"has had 3 epochs, and the recipe has fewer \(1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(write(tmp_path, phases=phases), tiny_data_path, tmp_path / "out")
+        assert (tmp_path / "out" / "recipe.yaml").read_text() == before
+
+
+def test_a_run_that_stopped_early_goes_on_without_that_rule(tiny_data_path, tmp_path, capsys):
+    recipe = write(tmp_path, epochs=3, early_stopping=1, optimizer={"name": "sgd", "lr": 1e-9})
+    run(recipe, tiny_data_path, tmp_path / "out")
+    assert "stopping early" in capsys.readouterr().out
+    epochs = len((tmp_path / "out" / "log.jsonl").read_text().splitlines())
+    assert epochs < 3
+    run(recipe, tiny_data_path, tmp_path / "out", "--set", "early_stopping=null")
+    assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_log_that_was_cut_short_stops_no_run(tiny_data_path, tmp_path):
+    run(write(tmp_path, epochs=1), tiny_data_path, tmp_path / "out")
+    with (tmp_path / "out" / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 2, "lr": 0.0')
+    run(write(tmp_path, epochs=2), tiny_data_path, tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2]
+    (tmp_path / "log.jsonl").write_text('{"epo\n{"epoch": 2}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 1, is no JSON"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_weights_that_no_epoch_averaged_are_not_kept(tiny_model_path, tiny_data_path, tmp_path, capsys):
+    recipe = write(
+        tmp_path,
+        epochs=9,
+        early_stopping=1,
+        average={"swa_last": 2},
+        optimizer={"name": "sgd", "lr": 1e-9},
+    )
+    run(recipe, tiny_data_path, tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "stopping early" in out
+    assert "averaged weights" not in out
 
 
 def test_a_finished_run_goes_on_once_its_recipe_has_more_epochs(tiny_data_path, tmp_path):

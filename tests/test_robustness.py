@@ -47,6 +47,18 @@ def test_every_strength_changes_more_than_the_one_before(corruption, pictures):
     assert corruption(pictures, corruption.strengths[0], TEMPLATE).dtype == torch.uint8
 
 
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda one: one.name)
+def test_pictures_are_corrupted_alike_in_pieces(corruption, pictures, monkeypatch):
+    whole = corruption(pictures, corruption.strengths[0], TEMPLATE)
+    monkeypatch.setattr("training.corruptions.ROWS_AT_ONCE", 3)
+    parts = corruption(pictures, corruption.strengths[0], TEMPLATE)
+    assert len(pictures) > 3
+    assert torch.equal(parts[:3], whole[:3])
+    assert parts.shape == whole.shape
+    if corruption.name != "noise":  # every piece gets the same noise
+        assert torch.equal(parts, whole)
+
+
 def test_corruptions_do_what_their_units_say(pictures):
     floats = pictures.float()
     assert torch.equal(BY_NAME["dark"](pictures, 0.5, None), (floats / 2).round().to(torch.uint8))

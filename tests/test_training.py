@@ -8,7 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fer_hf.data.loaders import load_lazy
+from fer_hf.data.sources import load_source
 from fer_hf.hub import load_model
+from fer_hf.labels import FER7
+from fer_hf.models.image_processing_fer import FerImageProcessor
 from tests.tiny_recipe import last_weights, run, same, write
 from training import engine, train
 from training.files import write_json
@@ -64,6 +68,12 @@ def test_a_compiled_run_learns_and_saves_as_any_other(tiny_data_path, tmp_path, 
 def test_data_given_twice_are_merged():
     arguments = train.parse_arguments(["--recipe", "R", "--data", "a", "b", "--data", "c", "--output", "o"])
     assert arguments.data == ["a", "b", "c"]
+
+
+def test_keys_set_one_by_one_are_all_set():
+    given = ["--set", "epochs=1", "--set", "seed=3", "optimizer.lr=0.1"]
+    arguments = train.parse_arguments(["--recipe", "R", "--data", "a", "--output", "o", *given])
+    assert arguments.set == ["epochs=1", "seed=3", "optimizer.lr=0.1"]
 
 
 def test_phases_freeze_and_unfreeze(tiny_model_path, tiny_data_path, tmp_path):
@@ -141,6 +151,15 @@ def test_pictures_from_disk_train_to_the_same_weights_as_from_memory(tiny_data_p
     assert same(last_weights(tmp_path / "True"), last_weights(tmp_path / "False"))
 
 
+def test_what_workers_decode_stays_where_they_can_read_it(tiny_data_path):
+    source = load_source(str(tiny_data_path))["validation"]
+    split = load_lazy(source, FerImageProcessor(), labels="fer2013", names=FER7)
+    moved = split.to(torch.device("meta"))
+    assert moved[0][1].device.type == "cpu"
+    images, targets = moved.fetch((torch.zeros(2, 1, 48, 48), moved.targets[:2]))
+    assert (images.device.type, targets.device.type) == ("meta", "meta")
+
+
 def test_a_student_learns_from_its_teacher(tiny_model_path, tiny_data_path, tmp_path):
     distill = {"teacher": str(tiny_model_path), "weight": 1.0, "temperature": 1.0}
     run(write(tmp_path, epochs=1, distill=distill), tiny_data_path, tmp_path / "a")
@@ -182,12 +201,21 @@ def test_a_model_records_what_the_weights_it_started_from_had_seen(tiny_model_pa
     run(write(tmp_path, epochs=1, model={"start_from": str(start)}, select="last"), tiny_data_path, tmp_path / "one")
     used = read_used(tmp_path / "one" / "best")
     assert set(used) == {"train"}  # the start records nothing, and nothing was chosen
-    write_json(start / "training_data.json", {"train": {"n": 7}, "selection": {"n": 3}})
+    chosen_on = {"n": 3, "sha256": "other", "sample": {"every": 1, "pixel_sha256": ["0" * 16]}}
+    write_json(start / "training_data.json", {"train": {"n": 7}, "selection": chosen_on})
     run(write(tmp_path, epochs=1, model={"start_from": str(start)}, select="last"), tiny_data_path, tmp_path / "two")
     used = read_used(tmp_path / "two" / "best")
-    assert (used["start"], used["selection"]) == ({"n": 7}, {"n": 3})
+    assert (used["start"], used["selection"]) == ({"n": 7}, chosen_on)
     run(write(tmp_path, epochs=1, model={"start_from": str(start)}), tiny_data_path, tmp_path / "three")
-    assert read_used(tmp_path / "three" / "best")["selection"]["n"] == 70
+    both = read_used(tmp_path / "three" / "best")["selection"]
+    assert (both["n"], len(both["sample"]["pixel_sha256"])) == (73, 71)
+
+
+def test_with_a_start_goes_its_kind_and_its_processor(tiny_model_path, tiny_data_path, tmp_path):
+    for changes in ({"model": {"type": "fer_cbam_5cnn"}}, {"processor": {"face_margin": 0.5}}):
+        model = changes.get("model", {}) | {"start_from": str(tiny_model_path)}
+        with pytest.raises(ValueError, match=r"goes on with .* as it is, its fer_resnet_swish and its processor; drop"):
+            run(write(tmp_path, **(changes | {"model": model})), tiny_data_path, tmp_path / "out")
 
 
 def test_a_dry_run_shows_and_writes_no_checkpoint(tiny_data_path, tmp_path, capsys):

@@ -32,6 +32,13 @@ def test_trials_are_recorded_and_gone_on_with(tiny_data_path, tmp_path):
     assert len(list((tmp_path / "out").glob("*/log.jsonl"))) == 2
 
 
+def test_each_trial_has_the_precision_that_it_tries(tiny_data_path, tmp_path):
+    command = ["--recipe", str(write(tmp_path, epochs=1)), "--data", str(tiny_data_path), "--output", str(tmp_path)]
+    tune.main([*command, "--trials", "4", "--search", "precision=choice:fp32,bf16"])
+    lines = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
+    assert {line["precision"] for line in lines} == {"fp32", "bf16"}
+
+
 def test_a_trial_that_was_killed_is_tried_again_with_its_values(tiny_data_path, tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     study = optuna.create_study(study_name="fer_hf", storage=storage, direction="maximize")

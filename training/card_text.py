@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.provenance import different_pictures
+
 OWN = "dataset"  # labels that came with pictures other than FER2013's
 LABEL_NAMES = {
     "fer2013": "FER2013 labels",
@@ -258,7 +260,9 @@ def training_text(used: dict, chosen: bool = True) -> str:
         without = f" ({left_out:,} rows that equal a validation picture were left out)" if left_out else ""
         # An ensemble whose members learned different labels records none.
         labels = f" with {LABEL_NAMES[one['labels']]}" if "labels" in one else ""
-        sentences.append(f"{verb} {one['n']:,} pictures{labels}{without}.")
+        about = different_pictures(one)
+        count = f"{one['n']:,}" if about is None else f"about {round(about, -2):,} different"
+        sentences.append(f"{verb} {count} pictures{labels}{without}.")
     return " ".join(sentences) or "Which pictures served for training is not recorded."
 
 

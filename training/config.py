@@ -129,6 +129,10 @@ class Recipe:
             self.phases = [Phase(self.epochs)]
         if self.claimed_accuracy is not None and not 1 <= self.claimed_accuracy <= 100:
             raise ValueError(f"claimed_accuracy is in per cent, from 1 to 100; {self.claimed_accuracy} was given")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(
+                f"early_stopping counts epochs, from 1; {self.early_stopping} was given: leave it out for none"
+            )
         if self.trials < 1:
             raise ValueError(f"trials counts this run too, so it is at least 1; {self.trials} was given")
         if self.batch_size < 1:

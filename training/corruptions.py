@@ -14,6 +14,7 @@ from fer_hf.data.transforms import gaussian_blur, jpeg, low_resolution
 from training.views import View
 
 REFERENCE_SIDE_PX = 48
+ROWS_AT_ONCE = 1024  # what is corrupted as float32 at a time: a whole split may not fit in memory
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Corruption:
 
     def __call__(self, images: Tensor, strength: float, template: Sequence[Sequence[float]] | None) -> Tensor:
         """The corrupted pictures, uint8 like the given ones."""
-        return self.apply(images.float(), strength, template).round().clamp(0, 255).to(torch.uint8)
+        parts = [self.apply(batch.float(), strength, template) for batch in images.split(ROWS_AT_ONCE)]
+        return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 
 
 def _pixels(images: Tensor) -> float:
@@ -48,7 +50,7 @@ def blur(images: Tensor, sigma: float, _template) -> Tensor:
 
 
 def noise(images: Tensor, sigma: float, _template) -> Tensor:
-    """Grey noise with a standard deviation of ``sigma`` of 255, the same for equal batches."""
+    """Grey noise with a standard deviation of ``sigma`` of 255, the same for batches of equal shape."""
     generator = Generator().manual_seed(0)
     return images + sigma * torch.empty(len(images), 1, *images.shape[2:]).normal_(generator=generator)
 

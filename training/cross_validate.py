@@ -35,7 +35,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="what the folds are of")
     parser.add_argument("--output", required=True, type=Path, help="folder for a run of each fold")
     parser.add_argument("--report", required=True, type=Path, help="where the figures over all rows go")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys to override"
+    )
     parser.add_argument("--tta", nargs="?", const="flip", metavar="VIEWS", help="also average views, as eval.py does")
     parser.add_argument("--resamples", type=positive, default=RESAMPLES, help="bootstrap draws (default: %(default)s)")
     return parser.parse_args(argv)

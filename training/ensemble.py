@@ -22,8 +22,10 @@ from training.scoring import folder_of
 def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] | None = None) -> Path:
     """The portable folder of an ensemble of saved models (folders or Hub ids), with the data that any of them has seen.
 
-    Raises ValueError where the members' classes or face framing differ.
+    Raises ValueError where the members' classes or face framing differ, or ``output`` is one of them.
     """
+    if any(Path(member).resolve() == output.resolve() for member in members):
+        raise ValueError(f"{output} is a member, which an ensemble in its place would delete; choose another path")
     loaded = [load_model(member) for member in members]
     pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
     ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names).eval()

@@ -26,6 +26,8 @@ from training.losses import ExpressionLoss, class_weights
 from training.optimizers import build_optimizer, place_rate, set_rate, set_training_mode, trainable_parameters
 from training.pace import Pace
 from training.precision import keep_depthwise_fp32, layout
+from training.provenance import rows_sha256
+from training.run_log import read_log
 from training.schedules import Schedule
 
 CHECKPOINT_EVERY_S = 120
@@ -49,7 +51,7 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     finished: bool = False
-    planned: int = 0  # epochs that the recipe had when the run finished; fewer were run where a time limit ended it
+    planned: int = 0  # epochs that the recipe had when the run finished within a time limit, which may have had fewer
 
 
 def epoch_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -98,6 +100,7 @@ class Run:
         self.recipe, self.accelerator, self.output, self.on_best = recipe, accelerator, output, on_best
         self.normalize, self.validation = normalize, validation.to(accelerator.device)
         self.train_data = train.to(accelerator.device)
+        self.data = {"training": rows_sha256(train), "validation": rows_sha256(validation)}
         self.progress, self.pace = Progress(phase_epochs=[0] * len(recipe.phases)), Pace(limit_s)
         model = keep_depthwise_fp32(model, accelerator.device)
         self.plain_model = model.to(memory_format=layout(model, accelerator.device))
@@ -107,7 +110,7 @@ class Run:
         # Several processes, gradients that wait for later ones and compiled code are launched as ever.
         alone = accelerator.num_processes == 1 and recipe.optimizer.accumulate == 1 and not recipe.compile
         self.recorded = recipe.record and accelerator.device.type == "cuda" and alone
-        self.weights = class_weights(self.train_data.targets, recipe.loss)
+        self.weights = class_weights(self.train_data.targets.to(accelerator.device), recipe.loss)
         sampling = None
         if recipe.data.weighted_sampling:
             labels = self.train_data.labels.cpu()
@@ -171,6 +174,7 @@ class Run:
     def _state(self) -> dict:
         return {
             "progress": asdict(self.progress),
+            "data": self.data,
             "model": self._bare_model().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state,
@@ -199,10 +203,13 @@ class Run:
             self._trim_log()
             return False
         state = load_checkpoint(path)
+        self._check_same_data(state["data"])
         self.progress = Progress(**state["progress"])
+        self._check_all_planned()
         self.progress.phase_epochs += [0] * (len(self.recipe.phases) - len(self.progress.phase_epochs))
         self._enter_phase(self.progress.phase)
-        if self.recipe.epochs != self.progress.planned:  # a recipe that was made longer since goes on
+        # A recipe that was made longer since goes on, or one that stops less early; not what a time limit ended.
+        if self.recipe.epochs != self.progress.planned:
             self.progress.finished &= self._out_of_epochs()
         self._bare_model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -214,13 +221,31 @@ class Run:
         self._trim_log()
         return True
 
+    def _check_same_data(self, began: dict[str, str]) -> None:
+        """Raise ValueError for other rows: a model folder says what its last call learned from."""
+        other = [name for name, rows in self.data.items() if began[name] != rows]
+        if other:
+            raise ValueError(
+                f"{self.output} holds a run on other {' and '.join(other)} rows or labels; give the data that it began "
+                "with, or another --output, and model.start_from to go on from its weights"
+            )
+
+    def _check_all_planned(self) -> None:
+        """Raise ValueError where the recipe has fewer epochs than the run has had."""
+        planned = [phase.epochs for phase in self.recipe.phases]
+        if any(had > epochs for had, epochs in zip(self.progress.phase_epochs, planned, strict=False)):
+            raise ValueError(
+                f"{self.output} holds a run that has had {self.progress.epoch} epochs, and the recipe has fewer "
+                f"({', '.join(map(str, planned))}); give it as many at least"
+            )
+
     def _trim_log(self) -> None:
         """Drop log lines of epochs that the checkpoint does not know, so that none stands there twice."""
         log = self.output / "log.jsonl"
         if not (self.accelerator.is_main_process and log.exists()):
             return
-        lines = [line for line in log.read_text().splitlines() if json.loads(line)["epoch"] <= self.progress.epoch]
-        write_text(log, "".join(line + "\n" for line in lines))
+        epochs = [one for one in read_log(log) if one["epoch"] <= self.progress.epoch]
+        write_text(log, "".join(json.dumps(one) + "\n" for one in epochs))
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def begin(self) -> None:
@@ -239,9 +264,10 @@ class Run:
             train_figures = self._train_epoch()
             self._after_epoch(train_figures, time.perf_counter() - started)
         if not self.progress.finished:
-            if self.averages.swa is not None:
+            if self.averages.swa is not None and self.averages.swa.n_averaged > 0:  # none, where it stopped before
                 self._finish_swa()
-            self.progress.finished, self.progress.planned = True, self.recipe.epochs
+            self.progress.finished = True
+            self.progress.planned = 0 if self.pace.ends_at is None else self.recipe.epochs
             self.save()
         return self.progress
 

@@ -45,6 +45,13 @@ def pixels_sha256(split: ArraySplit | LazySplit) -> str:
     return hashlib.sha256("".join(sorted(split.pixel_sha256)).encode()).hexdigest()
 
 
+def rows_sha256(split: ArraySplit | LazySplit) -> str:
+    """Hash of the source pictures with their targets, in order."""
+    digest = hashlib.sha256("\n".join(split.pixel_sha256).encode())
+    digest.update(split.targets.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def overlap(used: dict, split: ArraySplit) -> float | None:
     """Share of a split's pictures, in [0, 1], that are among those ``describe`` was given.
 
@@ -74,14 +81,14 @@ def write_used(model_folder: Path, role: str, split: ArraySplit | LazySplit, **f
 def inherit_used(model_folder: Path, start: Path) -> None:
     """Record what the weights in ``start`` have seen for the model that started from them.
 
-    Where the model's own checkpoint was not chosen, the choice of the start's is recorded. Nothing is, where ``start``
+    What the start's checkpoint was chosen on counts as what the model's own was. Nothing is recorded where ``start``
     is no local folder or records nothing.
     """
     used, behind = read_used(model_folder), read_used(start)
     learned = seen_by_any([{"start": behind[role]} for role in _LEARNED if role in behind], "start")
     inherited = {"start": learned} if learned else {}
-    if "selection" in behind:
-        inherited |= {"selection": used.get("selection", behind["selection"])}
+    if chosen := seen_by_any([used, behind], "selection"):
+        inherited |= {"selection": chosen}
     write_json(Path(model_folder) / FILE_NAME, used | inherited)
 
 
@@ -96,16 +103,31 @@ def record_teachers(model_folder: Path, teachers: Sequence[Path]) -> None:
 
 
 def seen_by_any(used: Sequence[dict], role: str) -> dict | None:
-    """One record of all that served in this role in any of these, so that ``overlap`` finds any of it."""
+    """One record of all that served in this role in any of these, so that ``overlap`` finds any of it.
+
+    Records of the same pictures are one, whatever their labels. Where others are left, ``n`` counts a picture once for
+    each of them; ``different_pictures`` knows better.
+    """
     records = [one[role] for one in used if role in one]
     if not records or all(record == records[0] for record in records):
         return records[0] if records else None
-    every = math.lcm(*(record["sample"]["every"] for record in records))
-    hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
     labels = {record.get("labels") for record in records}
     shared = {"labels": labels.pop()} if len(labels) == 1 and None not in labels else {}
+    pictures, targets = ({record.get(key) for record in records} for key in ("pixel_sha256", "sha256"))
+    if len(pictures) == 1 and None not in pictures:
+        one = {key: value for key, value in records[0].items() if key != "labels"}
+        return shared | one | {"sha256": targets.pop() if len(targets) == 1 else None}
+    every = math.lcm(*(record["sample"]["every"] for record in records))
+    hashes = {h for record in records for h in record["sample"]["pixel_sha256"] if int(h, 16) % every == 0}
     n = sum(record["n"] for record in records)
     return {**shared, "n": n, "sha256": None, "sample": {"every": every, "pixel_sha256": sorted(hashes)}}
+
+
+def different_pictures(record: dict) -> int | None:
+    """About how many pictures a record of several has, by its sample; None where it is of one, and ``n`` says it."""
+    if record.get("sha256") or "pixel_sha256" in record or "sample" not in record:
+        return None
+    return len(record["sample"]["pixel_sha256"]) * record["sample"]["every"]
 
 
 def read_used(model_folder: Path) -> dict:

@@ -48,9 +48,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--numbering", default="auto", choices=("auto", *NUMBERINGS), help="what numbers mean as labels"
     )
-    parser.add_argument("--remap", nargs="*", default=[], metavar="CLASS=CLASS", help="e.g. contempt=disgust, other=")
     parser.add_argument(
-        "--splits", nargs="*", metavar="SPLIT=SHARE", help="cut from train where missing: validation=0.1 test=0.1"
+        "--remap",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="CLASS=CLASS",
+        help="e.g. contempt=disgust, other=",
+    )
+    parser.add_argument(
+        "--splits",
+        nargs="*",
+        action="extend",
+        metavar="SPLIT=SHARE",
+        help="cut from train where missing: validation=0.1 test=0.1",
     )
     parser.add_argument("--seed", type=int, default=0, help="of splits and order")
     parser.add_argument("--votes", help="fer2013new.csv with FER+ votes")

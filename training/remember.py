@@ -22,6 +22,7 @@ from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from training.config import Recipe, load_recipe
 from training.files import write_json, write_text
 from training.provenance import FILE_NAME as USED
+from training.provenance import describe, read_used, seen_by_any
 from training.scoring import Loaded, hash_weights, load
 from training.train import load_data
 from training.views import View, predict_views
@@ -33,10 +34,12 @@ _SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the validation rows, farthest from a
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="a folder that train.py wrote, with its recipe.yaml")
-    parser.add_argument("--data", required=True, nargs="+", help="what it was trained on, as in train.py")
+    parser.add_argument("--data", required=True, nargs="+", action="extend", help="what it was trained on")
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="the model folder to write, another one")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys to override"
+    )
     parser.add_argument("--size", type=int, default=32, help="bytes of each row (default: %(default)s)")
     parser.add_argument(
         "--weight", type=float, default=10.0, help="of a row that looks the same (default: %(default)s)"
@@ -134,13 +137,15 @@ def main(argv: list[str] | None = None) -> None:
     recipe = recipe_of(arguments.model, [*arguments.set, "data.in_memory=true"])
     settings = {f"memory_{name}": getattr(arguments, name) for name in ("size", "weight", "temperature")}
     loaded = open_model(arguments.model, arguments.device, **settings)
-    train, validation, _ = load_data(recipe, loaded.processor, arguments.data, arguments.votes)
+    train, validation, left_out = load_data(recipe, loaded.processor, arguments.data, arguments.votes)
     print(f"looking at {len(train):,} training and {len(validation):,} validation pictures")
     rows = remember(loaded, train, validation, arguments.size, arguments.weight, arguments.temperature)
     folder = save_portable(loaded.model, loaded.processor, arguments.output)
-    for name in ("recipe.yaml", USED):
-        if (arguments.model / name).is_file():
-            write_text(folder / name, (arguments.model / name).read_text())
+    write_text(folder / "recipe.yaml", (arguments.model / "recipe.yaml").read_text())
+    used = {role: one for role, one in read_used(arguments.model).items() if role != "temperature"}  # to be fitted anew
+    learned = used.get("train", {}).get("labels", recipe.data.labels)  # what it remembers stands in memory.json
+    remembered = {"train": describe(train, labels=learned, left_out_as_leaking=left_out)}
+    write_json(folder / USED, used | {"train": seen_by_any([used, remembered], "train")})
     head = {
         "weights_sha256": hash_weights(folder),
         "rows": len(train),

@@ -23,7 +23,7 @@ from fer_hf.hub import ModelError, load_model, save_portable
 from fer_hf.labels import id2label, label2id
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from training.checkpoints import CheckpointError, latest_checkpoint
-from training.config import Recipe, as_run, dump_recipe, load_recipe
+from training.config import ModelRecipe, ProcessorRecipe, Recipe, as_run, dump_recipe, load_recipe
 from training.distillation import Teacher
 from training.dry_run import dry_run
 from training.files import write_text
@@ -48,7 +48,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
     parser.add_argument("--output", required=True, type=Path, help="folder for checkpoints, log and the best model")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys to override")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys to override"
+    )
     parser.add_argument(
         "--minutes",
         type=float,
@@ -62,13 +64,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def check_same_run(recipe: Recipe, output: Path) -> None:
     """Raise ValueError where the folder holds a run of another recipe, which could not go on as this one.
 
-    More epochs, further phases, words about the recipe and how steps are launched make no other run.
+    More epochs, further phases, words about the recipe and how steps are launched make no other run. Whether the data
+    are those that it began with, and whether all epochs that it has had are in the recipe, is for ``Run.resume``.
     """
     path = output / "recipe.yaml"
     if latest_checkpoint(output / "checkpoints") is None or not path.is_file():
         return
     began, now = (asdict(one) for one in (load_recipe(path), recipe))
     other = [key for key in now if key not in _MAY_CHANGE and began[key] != now[key]]
+    phases = [[phase | {"epochs": None} for phase in one["phases"]] for one in (began, now)]
+    if phases[1][: len(phases[0])] != phases[0]:
+        other.append("phases")
     if other:
         raise ValueError(
             f"{output} holds a run whose recipe differs in {', '.join(other)}; give another --output, or the "
@@ -85,6 +91,12 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
     set_seed(recipe.seed)
     start = load_model(recipe.model.start_from) if recipe.model.start_from else None
     if start and not recipe.model.config:
+        kind = start.model.config.model_type
+        if recipe.processor != ProcessorRecipe() or recipe.model.type not in (ModelRecipe.type, kind):
+            raise ValueError(
+                f"without model.config the run goes on with {recipe.model.start_from} as it is, its {kind} and its "
+                "processor; drop model.type and processor, or give model.config"
+            )
         return continue_from(start, labels), start.processor
     config = AutoConfig.for_model(recipe.model.type, **labels, **recipe.model.config)
     model = AutoModelForImageClassification.from_config(config)
@@ -170,12 +182,13 @@ def build_accelerator(recipe: Recipe, output: Path, tracker: str) -> Accelerator
 
 
 def begin(run: Run, output: Path) -> None:
-    """Write the recipe, open the trackers, and go on from the last checkpoint where there is one."""
+    """Go on from the last checkpoint where there is one that fits, write the recipe, and open the trackers."""
+    resumed = run.resume()
     if run.accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / "recipe.yaml", dump_recipe(run.recipe))
     run.accelerator.init_trackers(run.recipe.name)
-    if run.resume():
+    if resumed:
         progress = run.progress
         run.accelerator.print(
             f"this run is finished, after {progress.epoch} epochs; it goes on once its recipe has more"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import yaml
+from accelerate.state import AcceleratorState
 
 from training import train
 from training.arguments import positive
@@ -47,8 +48,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, nargs="+", action="extend")
     parser.add_argument("--votes")
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--search", nargs="+", required=True, metavar="KEY=RANGE")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe keys fixed for every trial")
+    parser.add_argument("--search", nargs="+", action="extend", required=True, metavar="KEY=RANGE")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys fixed for every trial"
+    )
     parser.add_argument("--trials", type=positive, default=20, help="in all, those of earlier calls included")
     parser.add_argument("--seed", type=int, default=0, help="of the search; a recipe has its own")
     return parser.parse_args(argv)
@@ -73,6 +76,7 @@ def run_trial(arguments: argparse.Namespace, trial: optuna.Trial) -> float:
     command = ["--recipe", arguments.recipe, "--data", *arguments.data, "--output", str(arguments.output / name)]
     command += ["--votes", arguments.votes] if arguments.votes else []
     overrides = [*arguments.set, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+    AcceleratorState._reset_state()  # it holds the precision of the trial before, which this one may not have
     try:
         return train.main([*command, "--tracker", "none", "--set", *overrides]).best_score
     except TrainingDiverged as error:

@@ -8,14 +8,22 @@ from pathlib import Path
 
 
 def append_lines(path: Path, lines: Sequence[dict]) -> None:
-    """Append, and return once the lines are on the disk; callers see to it that one writes at a time."""
+    """Append all, and return once they are on the disk, or raise and leave none of them.
+
+    Callers see to it that one writes at a time.
+    """
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    with path.open("ab") as file:
-        if file.tell() and not _ends_with_newline(path):
-            file.write(b"\n")  # a crash cut the last line short; it was never acknowledged
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        # A crash cut the last line short; it was never acknowledged.
+        left = memoryview((b"\n" if before and not _ends_with_newline(path) else b"") + text.encode())
+        try:
+            while left:  # a disk that fills takes a part
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise
     fsync_folder(path.parent)
 
 

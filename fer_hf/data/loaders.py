@@ -109,7 +109,7 @@ class LazySplit:
         return len(self.targets)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.processor.to_uint8(self.source[row]["image"]), self.targets[row].cpu()
+        return self.processor.to_uint8(self.source[row]["image"]), self.targets[row]
 
     @property
     def labels(self) -> Tensor:
@@ -139,7 +139,7 @@ class LazySplit:
         return replace(self, source=self.source.select(rows), targets=self.targets[torch.from_numpy(np.asarray(rows))])
 
     def to(self, device: torch.device) -> "LazySplit":
-        return replace(self, targets=self.targets.to(device), device=device)
+        return replace(self, device=device)  # targets stay where the workers of a DataLoader can read them
 
 
 def pixel_sha256(image: Image.Image) -> str:

@@ -45,7 +45,7 @@ def unpack(uploads: Sequence[Upload], with_folders: bool = False) -> Iterator[Up
             continue
         with zipfile.ZipFile(io.BytesIO(upload.data)) as archive:
             for member in _members(upload):
-                name = member.filename if with_folders else safe_name(member.filename)
+                name = str(_path(member)) if with_folders else safe_name(member.filename)
                 yield _take_out(archive, member, name)
 
 
@@ -56,7 +56,11 @@ def _is_zip(upload: Upload) -> bool:
 def _members(upload: Upload) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(io.BytesIO(upload.data)) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member)]
+            members = [
+                member
+                for member in archive.infolist()
+                if not member.filename.endswith(("/", "\\")) and not _is_hidden(member)
+            ]
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise Refused(f"{upload.name} is not a zip that can be read; pack it again.") from error
     if members and all(member.flag_bits & _ENCRYPTED for member in members):
@@ -66,8 +70,12 @@ def _members(upload: Upload) -> list[zipfile.ZipInfo]:
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:
     """What systems add to archives on their own: __MACOSX, .DS_Store, Thumbs.db."""
-    parts = PurePosixPath(member.filename).parts
-    return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
+    return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in _path(member).parts)
+
+
+def _path(member: zipfile.ZipInfo) -> PurePosixPath:
+    """Where a member lies; some of Windows' own tools put backslashes between folders."""
+    return PurePosixPath(member.filename.replace("\\", "/"))
 
 
 def _take_out(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Upload:

@@ -38,9 +38,9 @@ async def answer_of(ready: Awaitable[Needed], line: Line, work: Callable[[Needed
         return {"error": str(error)}
 
 
-async def answer(line: Line, work: Callable[[], dict], undo: Callable[[dict], object] | None = None) -> dict:
-    """The result of the work, or its one sentence of refusal, for the page to show; ``undo`` as in ``Line.run``."""
+async def answer(line: Line, work: Callable[[], dict]) -> dict:
+    """The result of the work, or its one sentence of refusal, for the page to show."""
     try:
-        return await line.run(work, undo=undo)
+        return await line.run(work)
     except REFUSALS as error:
         return {"error": str(error)}

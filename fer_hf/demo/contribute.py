@@ -36,39 +36,35 @@ Store = ContributionStore | HubStore
 logger = logging.getLogger(__name__)
 
 
-def build_contribute_tab(shelf: Shelf, line: Line, jobs: Jobs, store: Store) -> gr.HTML:
-    """The tab's one component."""
-    storing = Line(running=1, waiting=16, seconds=180) if isinstance(store, HubStore) else line  # the Hub takes longer
+def build_contribute_tab(shelf: Shelf, line: Line, store: Store) -> gr.HTML:
+    """The tab's one component.
+
+    Whatever stores something is a job: its page fetches the id, and what nobody fetches the id of is taken back.
+    """
+    late = "and goes on; ask again in a moment"
+    withdrawing = Line(running=1, waiting=16, seconds=180, advice=late)  # the Hub takes longer than a photo
 
     async def find(form) -> dict:
         return await answer(line, lambda: {"html": show_faces(shelf.first, first_file(form), store.labels)})
 
-    async def give(form) -> dict:
-        number, label = int(form.data.get("face", 0)), str(form.data.get("label", ""))
-        return await answer(
-            storing,
-            lambda: give_face(shelf.first, store, first_file(form), number, label, _agreed(form)),
-            undo=lambda given: take_back(store, given["receipt"]),
-        )
-
     async def withdraw(receipt) -> dict:
-        return await answer(storing, lambda: withdraw_given(store, str(receipt)))
+        return await answer(withdrawing, lambda: withdraw_given(store, str(receipt)))
 
     def prepare(form):
-        uploads, keep = files_of(form), form.data.get("keep") == "yes"
+        uploads, consent = files_of(form), form.data.get("consent") == "yes"
+        if "face" in form.data:
+            number, label = int(form.data["face"]), str(form.data.get("label", ""))
+            return lambda progress: give_face(shelf.first, store, uploads[0], number, label, consent)
+        keep = form.data.get("keep") == "yes"
         count_files(uploads)
-        return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=_agreed(form))
+        return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=consent)
 
     def undo(given: dict) -> None:
         if "receipt" in given:
             take_back(store, given["receipt"])
 
-    calls = [find, give, withdraw, *job_calls(jobs, prepare, undo)]
+    calls = [find, withdraw, *job_calls(Jobs(), prepare, undo)]
     return tab_component("contribute", _page_html(store), "fer.contributeTab(element, server)", calls)
-
-
-def _agreed(form) -> bool:
-    return form.data.get("consent") == "yes"
 
 
 def show_faces(desk: Desk, upload: Upload, labels: Sequence[str]) -> str:
@@ -123,14 +119,14 @@ def withdraw_given(store: Store, receipt: str) -> dict:
         raise Refused("The store cannot be written to at the moment; nothing was withdrawn.") from error
     if not count:
         raise Refused("Nothing is stored under this id.")
-    said = f"Withdrawn and deleted: {count}."
+    said = f"Withdrawn: {count}. What was not given under another id too is deleted."
     if isinstance(store, ContributionStore) and store.repo_id:
         said += f" The data set {store.repo_id} follows within minutes of the Hub being reachable."
     return {"said": said}
 
 
 def take_back(store: Store, receipt: str) -> None:
-    """Withdraw what was stored after its giver had been told that it took too long, and has no id to do it with."""
+    """Withdraw what was stored after its giver had stopped it or left, and has no id to do it with."""
     try:
         store.withdraw(receipt)
     except (ValueError, OSError) as error:
@@ -249,8 +245,8 @@ def _page_html(store: Store) -> str:
     notice = (
         '<div class="fer-notice" role="note"><strong>What is stored.</strong> Only what you give with the '
         "button: the face "
-        "with a little room around it, encoded anew without metadata, your label, and what the model had "
-        "said. You get an "
+        "with a little room around it, encoded anew without metadata, your label, what the "
+        "model had said, the time, and a hash of the text below that you agree to. You get an "
         f"id with which you can withdraw it. Looking at a photo here stores nothing.<p>{what_happens(store)}</p></div>"
         f'<p><label><input type="checkbox" name="consent"> {escape(CONSENT)}</label></p>'
     )

@@ -116,7 +116,7 @@ class Line:
         running: int = WORKERS,
         waiting: int = 100,
         seconds: float = 30.0,
-        advice: str = "and was stopped; try a smaller picture, or again later",
+        advice: str = "and is not waited for; try a smaller picture, or again later",
     ) -> None:
         self.capacity, self.seconds, self.advice = running + waiting, seconds, advice
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-work")
@@ -139,20 +139,16 @@ class Line:
         with self._lock:
             self._open -= 1
 
-    async def run(
-        self, work: Callable[..., Result], *args: Any, undo: Callable[[Result], object] | None = None
-    ) -> Result:
+    async def run(self, work: Callable[..., Result], *args: Any) -> Result:
         """What ``work(*args)`` returns, computed by one of the workers; raises Refused when full or too slow.
 
-        Work that has begun cannot be stopped: ``undo`` is called with what it returns after the refusal.
+        Work that has begun cannot be stopped: it goes on, and what it returns then is lost.
         """
         future = self._submit(work, args)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except TimeoutError:
             future.cancel()
-            if undo is not None:
-                future.add_done_callback(lambda late: late.cancelled() or late.exception() or undo(late.result()))
             raise Refused(self._too_slow()) from None
 
     def run_blocking(self, work: Callable[..., Result], *args: Any) -> Result:

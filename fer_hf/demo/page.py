@@ -53,8 +53,12 @@ def build_page(
             build_about_tab(shelf)
         if store is not None:
             with gr.Tab("Contribute", id="contribute"):
-                build_contribute_tab(shelf, line, jobs, store)
-        build_api(shelf, line, Line(running=1, waiting=8, seconds=120))
+                build_contribute_tab(shelf, line, store)
+        build_api(
+            shelf,
+            line,
+            Line(running=1, waiting=8, seconds=120, advice="and is not waited for; send fewer photos at a time"),
+        )
     page.queue(max_size=200, default_concurrency_limit=None)
     return page
 

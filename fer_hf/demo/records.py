@@ -41,23 +41,22 @@ def photo_record(name: str, found: Recognition, model_name: str) -> dict:
 def to_csv(records: Iterable[dict]) -> str:
     """One row a face, with a column a class; a photo without a face, or with an error, has one row without scores.
 
-    Cells that a spreadsheet would run as a formula get an apostrophe in front, since file names, and class names of
-    models from the Hub, come from strangers.
+    File names, and class names of models from the Hub, are defused: they come from strangers.
     """
     records = list(records)
     classes = list(dict.fromkeys(name for one in records for face in one.get("faces", ()) for name in face["scores"]))
-    named = {name: _defuse(name) for name in classes}
+    named = {name: defuse(name) for name in classes}
     columns = ["file", "face", "label", "score", "xmin", "ymin", "xmax", "ymax", "detection_score"]
     columns += [*named.values(), "error"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for one in records:
-        name = _defuse(one["file"])
+        name = defuse(one["file"])
         if not one.get("faces"):
             writer.writerow({"file": name, "error": one.get("error", "no face found")})
         for number, face in enumerate(one.get("faces", ()), 1):
-            row = {"file": name, "face": number, "label": _defuse(face["label"]), "score": face["score"]}
+            row = {"file": name, "face": number, "label": defuse(face["label"]), "score": face["score"]}
             scores = {named[name]: score for name, score in face["scores"].items()}
             writer.writerow(
                 {**row, **face.get("box", {}), "detection_score": face.get("detection_score", ""), **scores}
@@ -65,5 +64,6 @@ def to_csv(records: Iterable[dict]) -> str:
     return out.getvalue()
 
 
-def _defuse(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in "=+-@\t\r" else cell
+def defuse(cell: str) -> str:
+    """A cell with an apostrophe in front where a spreadsheet would run it as a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -16,11 +16,13 @@ from fer_hf.recognition import ExpressionRecognizer
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
 KEPT_MODELS = 16
-"""Models kept in memory; the one not used for longest goes first. The first one stays."""
+"""Models kept in memory, beside the first one, which stays; the one not used for longest goes first."""
 LOAD_S = 120.0
 """How long a visitor waits for a model; the load itself goes on."""
 MAX_PARAMETERS = 350_000_000
 """Larger models than a ViT-L would fill the memory that all visitors share."""
+KEPT_PARAMETERS = 2 * MAX_PARAMETERS
+"""What all models kept have at most, whatever visitors ask for."""
 
 
 def embedded_models() -> dict[str, Path]:
@@ -88,9 +90,12 @@ class Shelf:
         with self._lock:
             # Under the pinned name only, so that a Hub id without a revision is looked up anew.
             desk = self._desks.setdefault(desk.model_name, desk)
-            if len(self._desks) > KEPT_MODELS:
+            while len(self._desks) > KEPT_MODELS or self._parameters() > KEPT_PARAMETERS:
                 self._desks.popitem(last=False)
             return desk
+
+    def _parameters(self) -> int:
+        return sum(desk.count_parameters() or 0 for desk in self._desks.values())
 
 
 def open_shelf(model: str) -> Shelf:

@@ -20,6 +20,7 @@ from fer_hf.demo.desk import Desk
 from fer_hf.demo.job_calls import job_calls
 from fer_hf.demo.jobs import Jobs, Progress
 from fer_hf.demo.limits import MEGABYTE, UNSWEPT
+from fer_hf.demo.records import defuse
 from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.tabs import JOB_STATUS, NOTICE, drop_zone, frame, placeholder, tab_component
 from fer_hf.demo.uploads import Upload
@@ -119,14 +120,15 @@ def show_clip(desk: Desk, upload: Upload, progress: Progress) -> dict:
 
 
 def rows_to_csv(rows: Sequence[Mapping]) -> str:
-    """A line a face and frame: seconds, number of the face, label, box and a column a class."""
-    classes = list(rows[0]["scores"]) if rows else []
+    """A line a face and frame: seconds, number of the face, label, box and a column a class; class names defused."""
+    named = {name: defuse(name) for name in (rows[0]["scores"] if rows else ())}
     out = io.StringIO()
-    columns = ["t_s", "face", "label", "xmin", "ymin", "xmax", "ymax", *classes]
+    columns = ["t_s", "face", "label", "xmin", "ymin", "xmax", "ymax", *named.values()]
     writer = csv.DictWriter(out, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({**row, **row["box"], **row["scores"]})
+        scores = {named[name]: score for name, score in row["scores"].items()}
+        writer.writerow({**row, "label": defuse(row["label"]), **row["box"], **scores})
     return out.getvalue()
 
 

@@ -105,7 +105,9 @@ def test_a_corrected_label_is_given_with_consent_and_withdrawn(open_page, site):
     receipt = thanks.inner_text().rpartition(": ")[2]
     root.get_by_label("Withdraw what you gave").fill(receipt)
     root.get_by_role("button", name="Withdraw").click()
-    expect(root.locator(".fer-progress")).to_have_text("Withdrawn and deleted: 1.")
+    expect(root.locator(".fer-progress")).to_have_text(
+        "Withdrawn: 1. What was not given under another id too is deleted."
+    )
     assert list(site.store.entries()) == []
 
 

@@ -65,6 +65,31 @@ def test_a_face_is_chosen_on_the_photo_in_the_list_and_by_keyboard(open_page):
     assert boxes.nth(0).get_attribute("aria-pressed") == "false"
 
 
+def test_a_map_that_comes_late_does_not_take_the_place_of_the_one_asked_for_since(open_page):
+    page = open_page()
+    send(page, encode())
+    result = answer(page)
+    page.evaluate("""() => {
+      window.gates = {};
+      const root = document.querySelector("#photo .fer");
+      const map = (target) => ({ name: "grad_cam", title: "Grad-CAM", kind: "map", url: `data:,${target}` });
+      const wait = (target) => new Promise((open) => (gates[target] = () => open({ maps: [map(target)] })));
+      root.ferServer = { ...root.ferServer, attend: ({ data }) => wait(data.target) };
+    }""")
+    target = result.locator("[data-expression]")
+    shown = target.input_value()
+    first, second = [name for name in ("happy", "fear", "sad") if name != shown][:2]
+    for name in (first, second):
+        target.select_option(name)
+        page.wait_for_function(f"gates.{name}")
+    page.evaluate(f"gates.{second}()")
+    heat = result.locator(".fer-crop-heat").first
+    expect(heat).to_have_attribute("src", f"data:,{second}")
+    page.evaluate(f"gates.{first}()")
+    page.wait_for_timeout(100)
+    expect(heat).to_have_attribute("src", f"data:,{second}")
+
+
 def test_attention_follows_kind_expression_and_strength(open_page, site):
     page = open_page()
     send(page, encode((640, 480)))

@@ -143,6 +143,31 @@ def test_what_stores_something_is_waited_for_whatever_is_chosen_since(open_page)
     expect(page.locator("#played .got")).to_have_text("audit")
 
 
+def test_why_a_gift_is_not_stored_is_said_whatever_is_chosen_since(open_page):
+    page = open_tab(open_page, "Contribute")
+    page.evaluate("""() => {
+      window.started = [];
+      let answer = { done: 1, total: 9 };
+      window.refuse = () => (answer = { error: "The store cannot be written to; nothing was stored." });
+      play("contribute", "contributeTab", {
+        find: async () => ({ html: `<article class="fer-face" data-face="1"><select><option>sad</option></select>
+          <div class="fer-face-text"><button data-give>Give</button></div></article>` }),
+        start: async ({ data }) => { started.push([data.face, data.label, data.keep]); return { job: "1" }; },
+        look: async () => answer,
+        cancel: async () => {},
+      });
+      document.querySelector("#played [name=consent]").checked = true;
+      choose("anna.png");
+    }""")
+    page.locator("#played [data-give]").click()
+    expect(page.locator("#played .fer-progress")).to_have_text("1 of 9")
+    page.evaluate("choose('other.png')")
+    page.evaluate("refuse()")
+    receipts = page.locator("#played .fer-receipts")
+    expect(receipts).to_have_text("anna.png is not stored. The store cannot be written to; nothing was stored.")
+    assert page.evaluate("started") == [["1", "sad", "yes"]]
+
+
 def test_the_legend_and_the_timeline_follow_the_model(open_page):
     page = open_tab(open_page, "Webcam")
     page.evaluate("""() => {

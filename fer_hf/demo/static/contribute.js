@@ -8,17 +8,19 @@ function contributeTab(element, server) {
   let given = null;
   let latest = 0;
 
-  // Ids have a place of their own, so that none is lost however late it comes and whatever is shown by then.
-  const thank = (answer, file, place) => {
-    say(root, answer.error);
+  // What became of a gift has a place of its own, so that no id is lost however late it comes and whatever is shown.
+  const give = async (file, data, place) => {
+    const answer = await runJob(root, server, { file, ...data, keep: "yes", consent: "yes" });
+    const line = document.createElement("p");
+    line.textContent = answer.receipt
+      ? `${file.name} is stored. Your id to withdraw it: ${answer.receipt}`
+      : `${file.name} is not stored. ${answer.error}`;
+    receipts.append(line);
     if (!answer.receipt) return;
     const note = document.createElement("p");
     note.className = "fer-summary";
     note.textContent = "Thank you, it is stored.";
-    place?.replaceChildren(note);
-    const line = document.createElement("p");
-    line.textContent = `${file.name} is stored. Your id to withdraw it: ${answer.receipt}`;
-    receipts.append(line);
+    place()?.replaceChildren(note);
   };
 
   listenForFiles(root, async ([file]) => {
@@ -42,13 +44,11 @@ function contributeTab(element, server) {
     button.disabled = true;
     const [turn, file] = [latest, given];
     if (button.hasAttribute("data-give-zip")) {
-      const answer = await runJob(root, server, { file, keep: "yes", consent: "yes" });
-      if (answer) thank(answer, file, turn === latest ? answerBox : null);
+      await give(file, {}, () => (turn === latest ? answerBox : null));
     } else {
       const row = button.closest(".fer-face");
       const label = row.querySelector("select").value;
-      const answer = await call(server.give, { file, face: row.dataset.face, label, consent: "yes" });
-      thank(answer, file, row.querySelector(".fer-face-text"));
+      await give(file, { face: row.dataset.face, label }, () => row.querySelector(".fer-face-text"));
     }
     button.disabled = false;
   });

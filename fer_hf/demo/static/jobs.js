@@ -8,8 +8,8 @@ const ASK_MS = 300;
 const RETRIES = 6;
 
 // Sends files to a job, shows its progress, and gives its result; null when it was stopped, refused or followed by
-// another job on the same tab, which takes the meter and the Stop button. What stores something is then still waited
-// for, because only its result has the id to withdraw it.
+// another job on the same tab, which takes the meter and the Stop button. What stores something (data.keep) is then
+// still waited for, and its result given whatever it is, because only that has the id to withdraw it, or says why not.
 async function runJob(root, server, data, tab = "") {
   const meter = root.querySelector(".fer-meter");
   const stop = root.querySelector(".fer-cancel");
@@ -58,7 +58,7 @@ async function runJob(root, server, data, tab = "") {
   }
   if (shown()) meter.hidden = stop.hidden = true;
   tell(answer.error || "", "");
-  return answer.error || !wanted() ? null : answer;
+  return data.keep !== "yes" && (answer.error || !shown()) ? null : answer;
 }
 
 const TYPES = { csv: "text/csv", json: "application/json", zip: "application/zip", mp4: "video/mp4" };

@@ -37,11 +37,14 @@ async function showAttention(result) {
   if (!row || !kind) return;
   const target = result.querySelector("[data-expression]").value;
   row.dataset.target = target;
+  // An answer may come after another face or expression was chosen, whose map must stay.
+  const chosen = () => row.classList.contains("fer-chosen") && row.dataset.target === target;
   let maps;
   try {
     maps = await mapsOf(row, target, result.closest(".fer").ferServer);
+    if (!chosen()) return;
   } catch (error) {
-    say(result.closest(".fer"), error.message || BUSY);
+    if (chosen()) say(result.closest(".fer"), error.message || BUSY);
     return;
   }
   if (kind.options.length !== maps.length + 1) {
