@@ -115,7 +115,7 @@ def attention_maps(model: "PreTrainedModel", pixel_values: Tensor) -> dict[str, 
         return {}
     maps = model(pixel_values, output_attentions=True).attentions
     return {
-        name: found.flatten(1) if found.shape[2:] == (1, 1) else found[:, 0]
+        name: found[:, 0] if name.endswith("spatial") else found.flatten(1)  # also where features are 1×1
         for name, found in zip(names, maps, strict=True)
     }
 

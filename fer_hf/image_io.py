@@ -33,6 +33,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     8: Image.Transpose.ROTATE_90,
 }
 _GREY16_TO_8 = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded to nearest
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
 _LINK_SCHEME = re.compile("data(?=:[^,]*,)|[a-z][a-z0-9+.-]+(?=:/)", re.IGNORECASE)  # not the one letter of a drive
 _ICC_SPACE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
@@ -160,10 +161,15 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Photo:
     if image.format != "MPO" and getattr(image, "is_animated", False):
         kind = "several pictures" if image.format in ("TIFF", "HEIF") else "an animation"
         notes.append(f"{name} holds {kind}; only the first is used.")
+    inverted = False
     if image.format == "TIFF":
         disarm_opened_tiff(image, name, limits)
+        inverted = image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     file.end_header()
-    return _finish(_pixels(image), image.format, name, limits, notes)
+    pixels = _pixels(image)
+    if inverted:  # Pillow does so itself, for 8 bits only
+        pixels = Image.fromarray(65535 - np.asarray(pixels).astype(np.uint16))
+    return _finish(pixels, image.format, name, limits, notes)
 
 
 def _pixels(image: Image.Image) -> Image.Image:

@@ -175,17 +175,23 @@ def pipeline(
     ``model`` is a folder, a Hub id (``user/name@revision``) or a loaded model, whose ``image_processor`` must then be
     given too. ``backend="onnx"`` runs the model's exported file, or an .onnx file, with onnxruntime on the CPU.
     ``device``, ``batch_size`` and the parameters of ``FacialExpressionPipeline`` are passed on. Raises
-    ``hub.ModelError`` with one sentence where the model cannot be loaded. Other tasks go to ``transformers.pipeline``.
+    ``hub.ModelError`` with one sentence where the model cannot be loaded, and ValueError for what only loading with
+    transformers knows. Other tasks go to ``transformers.pipeline``.
     """
     if backend != "torch":
         return _other_backend(task, model, revision=revision, dtype=dtype, backend=backend, **kwargs)
     passed_on = {"dtype": dtype, **kwargs}
     if task != TASK:
         return transformers.pipeline(task, model, revision=revision, trust_remote_code=trust_remote_code, **passed_on)
+    if foreign := sorted({"device_map", "model_kwargs", "token"} & kwargs.keys()):
+        raise ValueError(
+            f"{foreign[0]} is not taken here: log in with `hf auth login` for what is private, and load the model "
+            "yourself, to pass it with image_processor=, for everything else"
+        )
     if model is None or isinstance(model, str | Path):
         name = default_model_path() if model is None else model
         loaded = load_model(name, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code)
-        model, passed_on["image_processor"] = loaded.model, kwargs.get("image_processor", loaded.processor)
+        model, passed_on["image_processor"] = loaded.model, kwargs.get("image_processor") or loaded.processor
     elif kwargs.get("image_processor") is None:
         raise ValueError("a model that is given as an object needs its image processor: pass image_processor=")
     return transformers.pipeline(TASK, model, **passed_on)

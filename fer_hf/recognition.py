@@ -60,6 +60,12 @@ class ExpressionRecognizer:
         self._detector = detector
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     @classmethod
     def from_model(
         cls, model: "PreTrainedModel", processor: "BaseImageProcessor", detector: FaceDetector | None = None

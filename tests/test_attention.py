@@ -148,6 +148,9 @@ def test_spatial_maps_lose_their_channel(pixel_values):
         "stage2.block1.cbam.channel": (3, 4),
         "stage2.block1.cbam.spatial": (3, 24, 24),
     }
+    config.image_size = 2
+    small = attention_maps(ResNetSwishForImageClassification(config).eval(), pixel_values[:, :, :2, :2])
+    assert tuple(small["stage2.block1.cbam.spatial"].shape) == (3, 1, 1)
 
 
 @pytest.mark.parametrize("angle_deg", [0, 25, 180])

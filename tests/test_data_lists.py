@@ -48,6 +48,26 @@ def test_lists_as_csv_with_splits_and_subjects_and_a_missing_picture(tmp_path):
     assert "no such picture" in loaded.reports[0].skipped[0].reason
 
 
+def test_a_missing_picture_is_not_another_folders_of_the_same_name(tmp_path):
+    names_of = [f"images/{label}/{number:03}.png" for label in ("happy", "sad") for number in range(3)]
+    files = {name: png(number) for number, name in enumerate(names_of) if name != "images/sad/001.png"}
+    rows = "".join(f"data/{name},{name.split('/')[1]}\n" for name in names_of)
+    root = write_files(tmp_path / "data", files | {"labels.csv": f"path,label\n{rows}".encode()})
+    loaded = read_source(root / "labels.csv", SourceOptions(max_skipped_share=0.5))
+    assert loaded.splits["train"]["row_id"][:] == [name for name in names_of if name in files]
+    assert names(loaded.splits["train"]) == ["happy"] * 3 + ["sad"] * 2
+    (skipped,) = loaded.reports[0].skipped
+    assert (
+        skipped.reason == "'data/images/sad/001.png': no such picture in this folder, and the list names others like it"
+    )
+
+
+def test_a_list_may_name_folders_that_are_not_there(tmp_path):
+    files = {f"flat/{number}.png": png(number) for number in range(2)}
+    files["labels.csv"] = b"path,label\nelsewhere/0.png,joy\nelsewhere/1.png,sad\n"
+    assert names(load_source(write_files(tmp_path / "data", files))["train"]) == ["happy", "sad"]
+
+
 def test_the_split_of_a_listed_picture_is_the_lists_own_or_its_folders(tmp_path):
     files = {f"{split}/{i}.png": png(10 * (split == "test") + i) for split in ("train", "test") for i in range(2)}
     rows = "".join(f"{name},{'joy' if '0' in name else 'sad'}\n" for name in files)

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from fer_hf.data.sources import SourceOptions, load_source, read_source
+from fer_hf.data.sources_stream import stream_tables
 from tests.data_folders import FEATURES, VOTES_HEADER, class_folders, grey, names, pixel_text, png, write_files
 
 
@@ -46,6 +47,35 @@ def test_parquet_reads_into_the_schema_whatever_its_class_order(table):
     assert splits["train"]["row_id"][:] == [f"train/{i:06d}" for i in (0, 2, 3, 5)]
     assert [row[0] for row in splits["train"]["votes"]] == [0, 2, 3, 5]
     assert names(splits["validation"]) == ["happy"]
+
+
+def test_tables_that_mean_the_same_split_are_no_stream(table):
+    (table / "train.parquet").rename(table / "train_clean.parquet")
+    (table / "validation-00000-of-00001.parquet").rename(table / "train_other.parquet")
+    assert load_source(table, max_skipped_share=0.2)["train"].num_rows == 5
+    files = {name: str(table / f"{name}.parquet") for name in ("train_clean", "train_other")}
+    tables = {name: datasets.Dataset.from_parquet(file).to_iterable_dataset() for name, file in files.items()}
+    with pytest.raises(ValueError, match="two of train_clean, train_other mean train, which a stream cannot join"):
+        stream_tables(tables, SourceOptions(streaming=True))
+
+
+def test_columns_that_only_sound_like_votes_or_labels(tmp_path):
+    image = [{"bytes": png(i), "path": None} for i in range(3)]
+    for name, columns in (
+        ("counts", {"image": image, "label": ["joy", "sad", "joy"], "votes": [7, 8, 9]}),
+        ("nine", {"image": image, "label": ["joy", "sad", "joy"], "votes": [[1] * 10, [1] * 9, [2] * 10]}),
+        ("lists", {"image": image, "label": [[1], [2], [3]]}),
+    ):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pydict(columns), tmp_path / name / "train.parquet")
+    loaded = read_source(tmp_path / "counts")
+    assert "votes" not in loaded.splits["train"].column_names
+    assert "the column votes holds no lists of votes and is passed by" in loaded.reports[0].notes
+    loaded = read_source(tmp_path / "nine", SourceOptions(max_skipped_share=0.5))
+    assert [row[0] for row in loaded.splits["train"]["votes"]] == [1, 2]
+    assert loaded.reports[0].skipped[0].reason == "it has 9 votes; FER+ has 10 counts a row"
+    with pytest.raises(ValueError, match="the column label holds lists; a label is one name or number"):
+        read_source(tmp_path / "lists")
 
 
 def test_a_stream_gives_the_same_rows_as_the_whole(table):

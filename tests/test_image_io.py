@@ -128,6 +128,12 @@ def test_16_bit_grey_is_scaled_and_not_clipped(format):
     assert np.asarray(photo.image)[0].tolist() == [[value] * 3 for value in GREY8]
 
 
+def test_16_bit_tiff_whose_white_is_zero_is_turned_round():
+    image = Image.fromarray(65535 - np.array([GREY16], dtype=np.uint16))
+    photo = read_image(encode(image, "TIFF", tiffinfo={262: 0}))
+    assert np.asarray(photo.image)[0, :, 0].tolist() == GREY8
+
+
 def test_big_endian_and_32_bit_modes_of_16_bit_grey_are_read_alike():
     big = Image.frombytes("I;16B", (8, 1), np.array(GREY16, dtype=">u2").tobytes())
     wide = Image.fromarray(np.array([GREY16], dtype=np.int32))

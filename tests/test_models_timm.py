@@ -136,6 +136,7 @@ def test_the_named_form_is_efficientnet_b0_with_a_gate_on_its_features():
         ({"backbone": "test_mambaout"}, r"gives \(1, 2, 2, 64\), which is not \(B, C, H, W\)"),
         ({"backbone": "inception_v3"}, r"cannot run at image_size 48 .*; its own size, 299, fits"),
         ({"block_attention": "se"}, "block_attention needs a timm ResNet such as resnet50; test_efficientnet is none"),
+        ({"backbone": "seresnet18", "block_attention": "cbam"}, "seresnet18 has attention in its blocks already; set"),
         ({"backbone": "test_convnext", "stem_stride": 1}, "stem_stride 1 needs a first convolution of stride 2"),
         ({"stem_stride": 3}, "stem_stride is 3; choose one of 1, 2"),
         ({"attention": "sse"}, "attention is 'sse'; choose one of none, se, cbam"),

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_what_saving_cannot_do_is_refused_before_anything_is_written(fer, tmp_pa
     with pytest.raises(ValueError, match="not a model folder"):
         fer.save_pretrained(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["me.jpg"]
+
+
+def test_a_pipeline_can_be_sent_to_another_process(fer, face):
+    again = pickle.loads(pickle.dumps(fer))
+    assert again(face) == fer(face)
+
+
+@pytest.mark.parametrize("foreign", [{"device_map": "auto"}, {"model_kwargs": {}}, {"token": "x"}])
+def test_what_only_transformers_loading_knows_is_refused(foreign, tiny_model_path):
+    with pytest.raises(ValueError, match=f"{next(iter(foreign))} is not taken here"):
+        pipeline(model=tiny_model_path, **foreign)
+
+
+def test_no_image_processor_means_the_models_own(fer, face, tiny_model_path):
+    assert pipeline(model=tiny_model_path, image_processor=None, faces="crop")(face) == fer(face)
 
 
 def test_the_readme_shows_what_its_example_prints():

@@ -1,5 +1,6 @@
 """Readers of picture files: folders named after classes, under any split, and lists that name files."""
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -137,6 +138,9 @@ def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -
     for file in pictures:
         by_name.setdefault(file.name, []).append(file)
     entries = [(path, number, entry) for path in lists for number, entry in _entries(path)]
+    listed: dict[str, set[Path]] = {}
+    for *_, entry in entries:
+        listed.setdefault(_path(entry["file"]).name, set()).add(_path(entry["file"]))
     numbering = "raf-db" if options.numbering == "auto" and lists[0].name == RAF_DB_LIST else options.numbering
     written = (entry["label"] for _, _, entry in entries if entry["label"])
     names, notes = resolve_labels(written, options.remap, numbering)
@@ -144,7 +148,7 @@ def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -
     def rows() -> Iterator[Row | SkippedRow]:
         for path, number, entry in entries:
             try:
-                file, split = _find(entry["file"], by_name), named_split(entry["split"] or "", "the split")
+                file, split = _find(entry["file"], by_name, listed), named_split(entry["split"] or "", "the split")
                 if not entry["label"]:
                     raise ValueError("it has no label")
             except ValueError as fault:
@@ -162,17 +166,29 @@ def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -
     return Listing("list of files", rows, state, len(entries), has_subjects=has_subjects, notes=notes)
 
 
-def _find(named: str, by_name: dict[str, list[Path]]) -> Path:
-    """The file that a list's entry means: the aligned one where there is one, else the one on the same path.
+def _find(named: str, by_name: dict[str, list[Path]], listed: dict[str, set[Path]]) -> Path:
+    """The file that a list's entry means: the aligned one where there is one, in the folders that it names.
 
-    Raises ValueError where there is none, or more than one.
+    ``listed`` holds by name all paths that the lists give. A path may begin above the folder that was given, or leave
+    folders out; a picture of another folder is taken only where no other entry has its name. Raises ValueError where
+    there is none, or more than one.
     """
     path = _path(named)
     found = by_name.get(f"{path.stem}_aligned{path.suffix}") or by_name.get(path.name, [])
-    found = [file for file in found if file.parts[-len(path.parts) :] == path.parts] or found
+    shared = {file: _shared_folders(file, path) for file in found}
+    most = max(shared.values(), default=0)
+    if most == 0 and len(path.parts) > 1 and len(listed[path.name]) > 1:
+        raise ValueError("no such picture in this folder, and the list names others like it")
+    found = [file for file in found if shared[file] == most]
     if len(found) != 1:
         raise ValueError(f"{len(found)} pictures of this name under the folder" if found else "no such picture")
     return found[0]
+
+
+def _shared_folders(file: Path, path: Path) -> int:
+    """How many folders both paths end in, counted from the innermost."""
+    pairs = zip(reversed(file.parts[:-1]), reversed(path.parts[:-1]), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _path(named: str) -> Path:

@@ -30,6 +30,10 @@ def stream_tables(tables: Tables, options: "SourceOptions") -> datasets.Iterable
     streams = {}
     for name, table in tables.items():
         split = split_name(name) or name
+        if split in streams:
+            raise ValueError(
+                f"two of {', '.join(tables)} mean {split}, which a stream cannot join: read it without streaming"
+            )
         rows = undecoded(table, reader).map(
             _Conform(split, reader, features, options),
             with_indices=True,

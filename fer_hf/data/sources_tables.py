@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
+from fer_hf.data.ferplus import VOTES_PER_ROW
 from fer_hf.data.sources_csv import check_votes, pixel_array, votes_by_split, votes_of
 from fer_hf.data.sources_rows import (
     Listing,
@@ -100,6 +101,8 @@ class TableReader:
         votes = votes_of(self.votes, split, index) or values.get("votes")
         try:
             picture, label = picture_of(values["image"]), self._label(values["label"])
+            if votes is not None and len(votes) != VOTES_PER_ROW:
+                raise ValueError(f"it has {len(votes)} votes; FER+ has {VOTES_PER_ROW} counts a row")
         except (ValueError, OSError) as fault:
             return SkippedRow(row_id, str(fault))
         return Row(row_id, picture, label, split, subject, votes)
@@ -160,11 +163,17 @@ def table_reader(tables: Tables, options: "SourceOptions") -> tuple[TableReader,
             wanted = ", ".join(COLUMN_NAMES[key])
             raise ValueError(f"the columns are {', '.join(features)}; one of {wanted} should be there for the {key}")
     feature = features[columns["label"]]
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        raise ValueError(f"the column {columns['label']} holds lists; a label is one name or number")
+    passed_by = []
+    if "votes" in columns and not _is_list_of_numbers(features[columns["votes"]]):
+        passed_by = [f"the column {columns.pop('votes')} holds no lists of votes and is passed by"]
     class_names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     names, notes = resolve_labels(
         class_names or _written_labels(tables, columns["label"], options), options.remap, options.numbering
     )
-    return TableReader(columns, class_names, names, votes_by_split(options.votes), options.remap), notes
+    reader = TableReader(columns, class_names, names, votes_by_split(options.votes), options.remap)
+    return reader, [*passed_by, *notes]
 
 
 def undecoded(table: datasets.Dataset | datasets.IterableDataset, reader: TableReader):
@@ -201,6 +210,11 @@ def _label_text(value: int | float | str) -> str:
 
 def _is_number(feature: Any) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint", "float"))
+
+
+def _is_list_of_numbers(feature: Any) -> bool:
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    return _is_number(inner)
 
 
 def picture_of(value: Any) -> bytes | np.ndarray:

@@ -60,9 +60,24 @@ class FerImageProcessor(BaseImageProcessor):
         return self.size["height"]
 
     def to_uint8(self, image: Image.Image | np.ndarray) -> torch.Tensor:
-        """One picture as (num_channels, size, size) uint8: channels set first, then resized (bilinear, antialiased)."""
+        """One picture as (num_channels, size, size) uint8: channels set first, then resized (bilinear, antialiased).
+
+        Raises ValueError for what is neither a PIL picture of 8 bits a channel nor a uint8 array (H, W[, 3 or 4]).
+        """
         if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim < 2 or image.shape[2:] not in ((), (3,), (4,)):
+                raise ValueError(
+                    f"an array of {image.dtype} with shape {image.shape} was given; pictures as arrays are uint8 of "
+                    "shape (H, W), (H, W, 3) or (H, W, 4), from 0 to 255"
+                )
             image = Image.fromarray(image)
+        elif not isinstance(image, Image.Image):
+            raise ValueError(f"{type(image).__name__} was given; a picture is a PIL image or a uint8 array")
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise ValueError(
+                f"a picture of mode {image.mode} was given, which has more than 8 bits a pixel; scale it to 0 to 255 "
+                "and give it as L or RGB"
+            )
         mode = "L" if self.num_channels == 1 else "RGB"
         image = image if image.mode == mode else image.convert("RGB").convert(mode)
         if image.size != (self.size_px, self.size_px):
@@ -85,9 +100,16 @@ class FerImageProcessor(BaseImageProcessor):
         return_tensors: str = "pt",
         **kwargs,
     ) -> BatchFeature:
-        """One picture or several, each PIL or (H, W[, 3]) uint8, as a batch with ``pixel_values``."""
+        """One picture or several, each as ``to_uint8`` takes them, as a batch with ``pixel_values``.
+
+        Raises ValueError for no picture at all, and for settings, which belong to the processor.
+        """
+        if given := sorted(key for key, value in kwargs.items() if value is not None):
+            raise ValueError(f"{given[0]} is no choice of a single call; make a FerImageProcessor with other settings")
         if isinstance(images, Image.Image | np.ndarray):
             images = [images]
+        if len(images) == 0:
+            raise ValueError("no picture was given; give one at least")
         pixels = self.normalize_uint8(torch.stack([self.to_uint8(image) for image in images]))
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 

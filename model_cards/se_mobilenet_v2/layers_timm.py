@@ -85,6 +85,8 @@ def insert_gates(backbone: nn.Module, config: TimmConfig) -> tuple[str, ...]:
             f"block_attention needs a timm ResNet such as resnet50; {config.backbone} is none. Use attention, which "
             "places one block on the features of any backbone"
         )
+    if any(block.se is not None for block in blocks.values()):
+        raise ValueError(f"{config.backbone} has attention in its blocks already; set block_attention to none")
     names = []
     for name, block in blocks.items():
         width = (block.bn3 if hasattr(block, "bn3") else block.bn2).num_features

@@ -81,7 +81,7 @@ def test_a_map_that_comes_late_does_not_take_the_place_of_the_one_asked_for_sinc
     first, second = [name for name in ("happy", "fear", "sad") if name != shown][:2]
     for name in (first, second):
         target.select_option(name)
-        page.wait_for_function(f"gates.{name}")
+        page.wait_for_function(f"'{name}' in gates")
     page.evaluate(f"gates.{second}()")
     heat = result.locator(".fer-crop-heat").first
     expect(heat).to_have_attribute("src", f"data:,{second}")
