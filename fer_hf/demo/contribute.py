@@ -54,7 +54,12 @@ def build_contribute_tab(shelf: Shelf, line: Line, store: Store) -> gr.HTML:
         uploads, consent = files_of(form), form.data.get("consent") == "yes"
         if "face" in form.data:
             number, label = int(form.data["face"]), str(form.data.get("label", ""))
-            return lambda progress: give_face(shelf.first, store, uploads[0], number, label, consent)
+
+            def give(progress: Progress) -> dict:
+                progress.step(0, 1)
+                return give_face(shelf.first, store, uploads[0], number, label, consent)
+
+            return give
         keep = form.data.get("keep") == "yes"
         count_files(uploads)
         return lambda progress: take_zip(shelf.first, store, uploads, progress, keep=keep, consent=consent)
