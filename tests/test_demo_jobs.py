@@ -191,22 +191,6 @@ def test_a_model_that_loads_keeps_nobody_waiting_who_needs_none():
     assert asyncio.run(visit()) == ["first", "user/a", "user/b", "user/c"]
 
 
-@pytest.mark.parametrize(("limit", "kept"), [("KEPT_MODELS", 3), ("KEPT_PARAMETERS", 30)])
-def test_models_that_visitors_name_are_kept_within_limits(limit, kept, monkeypatch):
-    monkeypatch.setattr(f"fer_hf.demo.shelf.{limit}", kept)
-    loads = []
-
-    def load(name):
-        loads.append(name)
-        return Desk(FakeRecognizer(), name)
-
-    monkeypatch.setattr(Desk, "count_parameters", lambda desk: 10)
-    shelf = Shelf(Desk(FakeRecognizer(), "first"), {}, load)
-    for name in ("user/a", "user/b", "user/c", "user/a", "user/d", "user/a", "user/b"):
-        assert shelf.desk(name).model_name == name
-    assert loads == ["user/a", "user/b", "user/c", "user/d", "user/b"]
-
-
 def test_comparing_waits_neither_in_line_nor_for_what_comes_from_the_hub(shelf):
     gate, line = threading.Event(), Line(running=1, waiting=3, seconds=10)
 

@@ -1,4 +1,4 @@
-"""What the public may ask of the server: body size, the line, and traces on the disk."""
+"""What the public may ask of the server: body size, the line, models in memory, and traces on the disk."""
 
 import asyncio
 import gc
@@ -12,8 +12,11 @@ import gradio as gr
 import pytest
 
 from fer_hf.demo import uploads
+from fer_hf.demo.desk import Desk
 from fer_hf.demo.limits import UNSWEPT, BodyLimit, Line, Refused, ScratchFolder
+from fer_hf.demo.shelf import Shelf
 from fer_hf.demo.uploads import PhotoData, PhotoInput, decode_data_url, take_file
+from tests.demo_fake import FakeRecognizer
 
 
 def call_with_body(chunks, headers=(), max_bytes=100, swallow=False):
@@ -191,3 +194,19 @@ def test_links_are_not_fetched():
     component = PhotoInput(max_bytes=3, render=False)
     with pytest.raises(gr.Error, match="not fetched"):
         asyncio.run(component.async_move_resource_to_block_cache("http://169.254.169.254/latest"))
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("KEPT_MODELS", 3), ("KEPT_PARAMETERS", 30)])
+def test_models_that_visitors_name_are_kept_within_limits(limit, kept, monkeypatch):
+    monkeypatch.setattr(f"fer_hf.demo.shelf.{limit}", kept)
+    loads = []
+
+    def load(name):
+        loads.append(name)
+        return Desk(FakeRecognizer(), name)
+
+    monkeypatch.setattr(Desk, "count_parameters", lambda desk: 10)
+    shelf = Shelf(Desk(FakeRecognizer(), "first"), {}, load)
+    for name in ("user/a", "user/b", "user/c", "user/a", "user/d", "user/a", "user/b"):
+        assert shelf.desk(name).model_name == name
+    assert loads == ["user/a", "user/b", "user/c", "user/d", "user/b"]
