@@ -203,7 +203,7 @@ class Run:
             self._trim_log()
             return False
         state = load_checkpoint(path)
-        self._check_same_data(state["data"])
+        self._check_same_data(state.get("data", self.data))  # a checkpoint of an earlier version does not say
         self.progress = Progress(**state["progress"])
         self._check_all_planned()
         self.progress.phase_epochs += [0] * (len(self.recipe.phases) - len(self.progress.phase_epochs))
