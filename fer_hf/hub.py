@@ -161,9 +161,11 @@ def _assemble(
         [(one.model, one.processor) for one in loaded],
         described.get("weights"),
         [member.resolve().name for member in folders],
+        described.get("image_size"),
         **values,
     )
-    return model.to(loaded[0].model.dtype).eval(), shared_processor([one.processor for one in loaded])
+    processor = shared_processor([one.processor for one in loaded], described.get("image_size"))
+    return model.to(loaded[0].model.dtype).eval(), processor
 
 
 def _reason(error: Exception) -> str:

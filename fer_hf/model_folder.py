@@ -16,7 +16,7 @@ from .registry import MODEL_TYPES
 DESCRIPTION = "ensemble.json"
 CONFIG_KEYS = ("temperature", "conformal_threshold", "conformal_coverage")
 """Keys of a description that go into the ensemble's config; the last four below are for its card and the tables."""
-DESCRIPTION_KEYS = ("members", "weights", *CONFIG_KEYS, "source", "claim", "claimed_accuracy", "trials")
+DESCRIPTION_KEYS = ("members", "weights", "image_size", *CONFIG_KEYS, "source", "claim", "claimed_accuracy", "trials")
 
 
 def is_described(folder: Path) -> bool:

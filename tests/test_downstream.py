@@ -48,8 +48,8 @@ def test_a_new_vocabulary_gets_a_new_head_and_keeps_the_rest(tiny_model_path):
 def test_what_was_fitted_to_the_old_head_goes_with_it(tiny_model_path, batch, tmp_path):
     old = load(tiny_model_path)
     with torch.inference_mode():
-        embeddings = old.embed(old.features(batch["pixel_values"])[0][-1])
-    old.remember(NeighbourMemory.of(embeddings, torch.eye(7)[batch["labels"]], 2, 10.0, 0.03))
+        parts = old.look(old.features(batch["pixel_values"])[0])
+    old.remember(NeighbourMemory.of(parts, torch.eye(7)[batch["labels"]], 2, 10.0, 0.03))
     old.config.temperature, old.config.conformal_threshold, old.config.conformal_coverage = 0.5, 0.2, 0.9
     old.save_pretrained(tmp_path)
     again, info = load(tmp_path, output_loading_info=True)

@@ -16,12 +16,12 @@ from training.provenance import FILE_NAME, different_pictures, overlap, read_use
 HASHES = [f"{value:016x}" for value in range(1, 61)]
 
 
-def save_member(folder, seed: int, record: dict, margin: float = 0.2):
+def save_member(folder, seed: int, record: dict, margin: float = 0.2, size: int = 8):
     torch.manual_seed(seed)
-    config = ResNetSwishConfig(id2label=id2label(FER7), image_size=8, hidden_sizes=(4,), depths=(1,))
+    config = ResNetSwishConfig(id2label=id2label(FER7), image_size=size, hidden_sizes=(4,), depths=(1,))
     model = ResNetSwishForImageClassification(config).eval()
     torch.nn.init.normal_(model.classifier.weight)
-    save_portable(model, FerImageProcessor(8, face_margin=margin), folder)
+    save_portable(model, FerImageProcessor(size, face_margin=margin), folder)
     (folder / FILE_NAME).write_text(json.dumps(record))
     return str(folder)
 

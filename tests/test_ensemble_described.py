@@ -80,6 +80,21 @@ def test_it_answers_as_the_mean_of_its_members_and_as_its_joined_folder(cards, t
     assert (tmp_path / "joined" / "training_data.json").is_file()
 
 
+def test_a_description_may_name_the_size_that_it_takes(cards, tmp_path):
+    large = save_member(tmp_path / "large", 2, {}, size=16)
+    for output in (tmp_path / "both", tmp_path / "small"):
+        size = ["--image-size", "8"] if output.name == "small" else []
+        main([str(cards / "first"), large, "--describe", "--output", str(output), *size])
+        loaded = load_model(output)
+        side = 8 if output.name == "small" else 16
+        assert loaded.model.config.image_size == loaded.processor.size_px == side
+        main([str(output), "--output", str(tmp_path / f"joined_{output.name}")])
+        joined = load_model(tmp_path / f"joined_{output.name}")
+        assert joined.model.config.image_size == joined.processor.size_px == side
+    with pytest.raises(ValueError, match="says what its members and weights are"):
+        main([str(tmp_path / "small"), "--output", str(tmp_path / "other"), "--image-size", "16"])
+
+
 def test_the_app_takes_it_by_path_and_shelves_it(cards, monkeypatch):
     monkeypatch.setenv("FER_MODEL", str(cards / "both"))
     assert ExpressionRecognizer.from_pretrained().labels[0] == "angry"
@@ -96,6 +111,7 @@ def test_the_app_takes_it_by_path_and_shelves_it(cards, monkeypatch):
         ({"weight": [1, 2]}, "has the key 'weight'; known are members, weights"),
         ({"weights": [1]}, "weights must be 2 numbers from 0"),
         ({"temperature": 0}, "temperature must be a positive number"),
+        ({"image_size": 7}, "image_size is 7; choose the size of a member: 8"),
     ],
 )
 def test_what_is_wrong_with_it_is_one_sentence(cards, tmp_path, changes, message):

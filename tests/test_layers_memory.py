@@ -70,7 +70,7 @@ def test_keys_are_whitened_unit_vectors_of_the_rows():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(400, 3, generator=generator) * torch.tensor([100.0, 1.0, 1e-3]) + 7
     values = torch.eye(2)[torch.arange(400) % 2]
-    memory = NeighbourMemory.of(rows, values, 2, 10.0, 0.03)
+    memory = NeighbourMemory.of([rows], values, 2, 10.0, 0.03)
     places = (rows - rows.mean(0)).double() @ memory.projection.double()
     spread = places.T @ places
     torch.testing.assert_close(spread / spread[0, 0], torch.eye(2).double(), atol=2e-3, rtol=0)
@@ -79,9 +79,30 @@ def test_keys_are_whitened_unit_vectors_of_the_rows():
     assert memory.values[:2].tolist() == [[255, 0], [0, 255]]
 
 
+def test_parts_count_alike_whatever_their_scale():
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.randn(300, 2, generator=generator), 1e3 * torch.randn(300, 2, generator=generator) + 5
+    values = torch.eye(2)[torch.arange(300) % 2]
+    memory = NeighbourMemory.of([one, two], values, 4, 10.0, 0.03)
+    scaled = NeighbourMemory.of([one, two / 1e3], values, 4, 10.0, 0.03)
+    assert (memory.keys.int() - scaled.keys.int()).abs().max() <= 1
+    # Without equal shares the axes of the larger part would come first and the smaller one's not at all.
+    narrow = NeighbourMemory.of([one[:, :1], two[:, :1]], values, 1, 10.0, 0.03)
+    spread = narrow.projection.flatten().double() * torch.stack([one[:, 0].std(), two[:, 0].std()])
+    assert abs(spread[0] / spread[1]) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_part_that_never_varies_is_no_obstacle():
+    rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    memory = NeighbourMemory.of([rows, torch.ones(50, 4)], torch.eye(2)[torch.arange(50) % 2], 3, 10.0, 0.03)
+    torch.testing.assert_close(
+        memory.similarity(torch.cat([rows, torch.ones(50, 4)], 1)).diag(), torch.ones(50), atol=0.01, rtol=0
+    )
+
+
 def test_more_axes_than_there_are_is_refused():
     with pytest.raises(ValueError, match="10 rows of 4 numbers span at most 4 axes; a memory of size 5"):
-        NeighbourMemory.of(torch.zeros(10, 4), torch.zeros(10, 2), 5, 10.0, 0.03)
+        NeighbourMemory.of([torch.zeros(10, 4)], torch.zeros(10, 2), 5, 10.0, 0.03)
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +136,10 @@ def test_the_command_remembers_what_was_trained_on(remembering, trained):
 
 def test_the_record_says_what_the_memory_changed(remembering, trained, tiny_data_path):
     record = json.loads((remembering / "memory.json").read_text())
-    assert (record["rows"], record["labels"], record["size"], record["weight"]) == (139, "fer2013", 8, 10.0)
+    assert (record["rows"], record["labels"], record["size"], record["weight"]) == (139, "fer2013", 8, 30.0)
     assert record["weights_sha256"] == hash_weights(remembering)
     assert record["command"] == (
-        "python training/remember.py --model MODEL --data DATA --size 8 --weight 10 --temperature 0.03 --output OUTPUT"
+        "python training/remember.py --model MODEL --data DATA --size 8 --weight 30 --temperature 0.045 --output OUTPUT"
     )
     whole, *groups = record["validation"]
     assert whole["n"] == 70 == sum(group["n"] for group in groups)
@@ -217,8 +238,9 @@ def test_an_ensemble_has_no_memory_of_its_own(remembering):
     [
         ({"memory_rows": -1}, "memory_rows must be 0 or more and memory_size 1 or more; -1 and 32"),
         ({"memory_rows": 5, "memory_size": 0}, "memory_size 1 or more; 5 and 0"),
-        ({"memory_rows": 5, "memory_weight": 0.0}, "memory_weight and memory_temperature must be positive; 0.0 and"),
-        ({"memory_rows": 5, "memory_temperature": -1.0}, "must be positive; 10.0 and -1.0"),
+        ({"memory_rows": 5, "memory_width": 31}, "brings memory_width numbers down to memory_size; 31 and 32 were"),
+        ({"memory_weight": 0.0}, "memory_weight and memory_temperature must be positive; 0.0 and"),
+        ({"memory_temperature": -1.0}, "must be positive; 30.0 and -1.0"),
     ],
 )
 def test_a_config_that_says_nonsense_of_its_memory_is_refused(tiny_model_path, changes, said):
@@ -234,7 +256,7 @@ def test_a_config_that_says_nonsense_of_its_memory_is_refused(tiny_model_path, c
         ({"--model": "{bare}"}, "has no recipe.yaml"),
         ({"--size": "500"}, "span at most"),
         ({"--size": "0"}, "memory_size 1 or more; 0 and 0 were given"),
-        ({"--weight": "-1"}, "memory_weight and memory_temperature must be positive; -1.0 and 0.03 were given"),
+        ({"--weight": "-1"}, "memory_weight and memory_temperature must be positive; -1.0 and 0.045 were given"),
     ],
 )
 def test_what_cannot_be_remembered_is_said(trained, tiny_model_path, tiny_data_path, tmp_path, changes, said):
@@ -272,25 +294,34 @@ NARROW = {"id2label": LABELS, "classifier_hidden_sizes": [5]}
 
 
 @pytest.mark.parametrize(
-    ("model_class", "config", "width"),
+    ("model_class", "config", "widths"),
     [
-        (ResNetSwishForImageClassification, ResNetSwishConfig(hidden_sizes=[8, 12], depths=[1, 1], **NARROW), 12),
-        (TimmForImageClassification, TimmConfig(backbone="mobilenetv2_035", image_size=64, **NARROW), 1280),
-        (CBAM5CNNForImageClassification, CBAM5CNNConfig(id2label=LABELS), 4608),
+        (ResNetSwishForImageClassification, ResNetSwishConfig(hidden_sizes=[8, 12], depths=[1, 1], **NARROW), (12, 32)),
+        (ResNetSwishForImageClassification, ResNetSwishConfig(hidden_sizes=[8], depths=[1], **NARROW), (8,)),
+        (TimmForImageClassification, TimmConfig(backbone="mobilenetv2_035", image_size=64, **NARROW), (1280, 4 * 32)),
+        (TimmForImageClassification, TimmConfig(backbone="mobilenetv2_035", image_size=80, **NARROW), (1280, 4 * 32)),
+        (
+            TimmForImageClassification,
+            TimmConfig(backbone="test_resnet", image_size=64, block_attention="se", **NARROW),
+            (96, 4 * 192),
+        ),
+        (CBAM5CNNForImageClassification, CBAM5CNNConfig(id2label=LABELS), (4608, 4 * 256)),
     ],
 )
-def test_a_memory_compares_what_comes_before_the_dense_layers(model_class, config, width):
+def test_a_memory_compares_what_comes_before_the_dense_layers_and_a_finer_state(model_class, config, widths):
     torch.manual_seed(0)
     model = model_class(config).eval()
     size, channels = model.config.image_size, model.config.num_channels
     pixels = torch.randn(6, channels, size, size)
     with torch.inference_mode():
-        pooled = model.pool(model.features(pixels)[0][-1])
-        assert pooled.shape == (6, width) == (6, model.pooled_size)
+        states = model.features(pixels)[0]
+        parts = model.look(states)
+        assert tuple(part.shape for part in parts) == tuple((6, width) for width in widths)
+        assert torch.equal(parts[0], model.pool(states[-1]))
         alone = model(pixels).raw_logits
         labels = (alone.argmax(1) + 1) % model.config.num_labels
         values = torch.eye(model.config.num_labels)[labels]
-        model.remember(NeighbourMemory.of(pooled, values, 4, 10.0, 0.03))
+        model.remember(NeighbourMemory.of(parts, values, 4, 10.0, 0.03))
         assert model(pixels).raw_logits.argmax(1).tolist() == labels.tolist()
     again = type(model)(model.config)  # as from_pretrained builds it
     again.load_state_dict(model.state_dict())

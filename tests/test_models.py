@@ -44,7 +44,14 @@ TINY = {
     ),
     "remembering": (
         "fer_resnet_swish",
-        {"hidden_sizes": (8, 16), "depths": (1, 1), "image_size": 24, "memory_rows": 5, "memory_size": 3},
+        {
+            "hidden_sizes": (8, 16),
+            "depths": (1, 1),
+            "image_size": 24,
+            "memory_rows": 5,
+            "memory_width": 16 + 4 * 8,
+            "memory_size": 3,
+        },
     ),
     "timm_gated_blocks": ("fer_timm", {"backbone": "test_resnet", "image_size": 48, "block_attention": "cbam"}),
 }

@@ -54,6 +54,21 @@ def test_timms_initialisation_and_features_are_kept(backbone):
     with torch.no_grad():
         hidden = model(pixel_values, output_hidden_states=True).hidden_states
         assert torch.equal(hidden[-1], reference.forward_features(pixel_values))
+        stages = reference.forward_intermediates(pixel_values, intermediates_only=True)
+        assert [state.shape for state in hidden[: len(stages)]] == [stage.shape for stage in stages]
+        assert all(map(torch.equal, hidden, stages))
+
+
+def test_a_backbone_that_hands_out_no_stages_still_gives_its_features(monkeypatch):
+    model = build(backbone="test_efficientnet")
+    pixel_values = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.features(pixel_values)[0]
+        monkeypatch.delattr(type(model.backbone), "forward_intermediates")  # as some models of older versions of timm
+        states = model.features(pixel_values)[0]
+    assert len(states) == 2 < len(expected)
+    assert torch.equal(states[-1], expected[-1])
+    assert [part.shape for part in model.look(states)] == [(2, states[-1].shape[1])]
 
 
 def test_a_gated_block_equals_timms_own_but_for_the_gate():

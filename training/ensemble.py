@@ -19,7 +19,12 @@ from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any
 from training.scoring import folder_of
 
 
-def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] | None = None) -> Path:
+def join(
+    members: Sequence[str | Path],
+    output: Path,
+    weights: Sequence[float] | None = None,
+    image_size: int | None = None,
+) -> Path:
     """The portable folder of an ensemble of saved models (folders or Hub ids), with the data that any of them has seen.
 
     Raises ValueError where the members' classes or face framing differ, or ``output`` is one of them.
@@ -28,13 +33,15 @@ def join(members: Sequence[str | Path], output: Path, weights: Sequence[float] |
         raise ValueError(f"{output} is a member, which an ensemble in its place would delete; choose another path")
     loaded = [load_model(member) for member in members]
     pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
-    ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names).eval()
-    folder = save_portable(ensemble, shared_processor([processor for _, processor in pairs]), output)
+    ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names, image_size).eval()
+    folder = save_portable(ensemble, shared_processor([processor for _, processor in pairs], image_size), output)
     _write_used([folder_of(str(member), one.revision) for member, one in zip(members, loaded, strict=True)], folder)
     return folder
 
 
-def describe(members: Sequence[Path], output: Path, weights: Sequence[float] | None = None) -> Path:
+def describe(
+    members: Sequence[Path], output: Path, weights: Sequence[float] | None = None, image_size: int | None = None
+) -> Path:
     """A folder whose ``ensemble.json`` names these folders, as seen from there, and their weights.
 
     Members that ship nowhere else may lie in it. Raises ValueError where they cannot be put together, or ``output``
@@ -45,10 +52,11 @@ def describe(members: Sequence[Path], output: Path, weights: Sequence[float] | N
         if not output.is_dir() or any(path.resolve() not in inside for path in output.iterdir()):
             raise ValueError(f"{output} exists and describes no ensemble; choose another path")
     pairs = [(one.model, one.processor) for one in map(load_model, members)]
-    config = FerEnsembleForImageClassification.from_members(pairs, weights).config
+    config = FerEnsembleForImageClassification.from_members(pairs, weights, image_size=image_size).config
     output.mkdir(parents=True, exist_ok=True)
     names = [Path(os.path.relpath(member, output)).as_posix() for member in members]
-    write_json(output / DESCRIPTION, {"members": names, "weights": config.weights})
+    size = {} if image_size is None else {"image_size": image_size}
+    write_json(output / DESCRIPTION, {"members": names, "weights": config.weights, **size})
     _write_used(members, output)
     return output
 
@@ -72,20 +80,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("members", nargs="+", help="model folders or Hub ids, or one folder that describes an ensemble")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--weights", nargs="+", type=float, help="one a member; equal where absent")
+    parser.add_argument(
+        "--image-size", type=int, metavar="PX", help="of the pictures it takes; the greatest by default"
+    )
     parser.add_argument("--describe", action="store_true", help="write ensemble.json, and no weights")
     arguments = parser.parse_args(argv)
     members = [Path(member) for member in arguments.members]
     if len(members) == 1 and is_described(members[0]):
-        if arguments.weights or arguments.describe:
+        if arguments.weights or arguments.image_size or arguments.describe:
             raise ValueError(f"{members[0]} says what its members and weights are; give --output alone")
         print(f"the ensemble of {members[0]} is in {join_described(members[0], arguments.output)}")
         return
     if arguments.describe:
         if missing := [member for member in members if not member.is_dir()]:
             raise ValueError(f"an ensemble is described by folders; {missing[0]} is none")
-        folder = describe(members, arguments.output, arguments.weights)
+        folder = describe(members, arguments.output, arguments.weights, arguments.image_size)
     else:
-        folder = join(arguments.members, arguments.output, arguments.weights)
+        folder = join(arguments.members, arguments.output, arguments.weights, arguments.image_size)
     print(f"an ensemble of {len(members)} models is in {folder}")
 
 

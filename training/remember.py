@@ -42,10 +42,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=32, help="bytes of each row (default: %(default)s)")
     parser.add_argument(
-        "--weight", type=float, default=10.0, help="of a row that looks the same (default: %(default)s)"
+        "--weight", type=float, default=30.0, help="of a row that looks the same (default: %(default)s)"
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.03, help="how soon others count less (default: %(default)s)"
+        "--temperature", type=float, default=0.045, help="how soon others count less (default: %(default)s)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(argv)
@@ -65,14 +65,17 @@ def open_model(folder: Path, device: str, **memory: float) -> Loaded:
     return loaded
 
 
-def embed(loaded: Loaded, images: Tensor, views: tuple[View, ...]) -> Tensor:
-    """What the memory compares of uint8 pictures (N, C, H, W), the mean over their views: (N, P)."""
+def embed(loaded: Loaded, images: Tensor, views: tuple[View, ...]) -> tuple[Tensor, ...]:
+    """What the memory compares of uint8 pictures (N, C, H, W), the mean over their views: parts (N, D1), (N, D2), …"""
     model = loaded.model
+    widths = []
 
     def answer(pixels: Tensor) -> Tensor:
-        return model.pool(model.features(pixels)[0][-1])
+        parts = model.look(model.features(pixels)[0])
+        widths[:] = [part.shape[1] for part in parts]
+        return torch.cat(parts, dim=1)
 
-    return predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer).mean(1)
+    return predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer).mean(1).split(widths, 1)
 
 
 def by_nearness(memory: NeighbourMemory, embeddings: Tensor, raw_logits: Tensor, labels: Tensor) -> list[dict]:
@@ -102,10 +105,10 @@ def remember(
     model = loaded.model
     keys = embed(loaded, train.images, (View(), View(flip=True)))
     memory = NeighbourMemory.of(keys, train.targets.cpu(), size, weight, temperature)
-    queries = embed(loaded, validation.images, (View(),))
+    pooled, *finer = embed(loaded, validation.images, (View(),))
     with torch.inference_mode():
-        raw_logits = model.classifier(model.head(queries.to(model.device))).cpu()
-        rows = by_nearness(memory, queries, raw_logits, validation.labels.cpu())
+        raw_logits = model.classifier(model.head(pooled.to(model.device))).cpu()
+        rows = by_nearness(memory, torch.cat((pooled, *finer), dim=1), raw_logits, validation.labels.cpu())
     model.remember(memory.to(model.device))
     model.config.temperature = 1.0  # that of the classifier alone
     model.config.conformal_threshold = model.config.conformal_coverage = None

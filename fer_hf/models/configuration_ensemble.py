@@ -17,7 +17,7 @@ class FerEnsembleConfig(FerConfig):
         weights: how much each member counts; not negative, scaled to sum 1. Equal where absent.
         image_mean, image_std: what the ensemble's ``pixel_values`` are normalised with, one value a channel.
 
-    ``image_size`` and ``num_channels`` are what the ensemble takes: the greatest of its members'.
+    ``image_size`` and ``num_channels`` are what the ensemble takes: one member's, and the greatest of its members'.
     """
 
     model_type = "fer_ensemble"
@@ -28,9 +28,9 @@ class FerEnsembleConfig(FerConfig):
     image_std: list[float] | tuple[float, ...] = (0.25,)
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
         if self.memory_rows:
             raise ValueError("an ensemble has no memory of its own, only its members have: leave memory_rows at 0")
+        super().__post_init__(**kwargs)
         if not self.members:
             raise ValueError(
                 "an ensemble needs at least one member; FerEnsembleForImageClassification.from_members makes it"

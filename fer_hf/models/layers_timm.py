@@ -115,19 +115,24 @@ def gated_residual(block: nn.Module, x: Tensor) -> tuple[Tensor, tuple[Tensor, .
 
 def backbone_features(
     backbone: nn.Module, pixel_values: Tensor, config: TimmConfig, run: Callable
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The backbone's features (B, C, h, w) and the maps of the gates that ``insert_gates`` placed in it.
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The backbone's stages, last of them its features (B, C, h, w), and the maps of the gates of ``insert_gates``.
 
-    ``run(layer, x)`` calls each gated block, so that gradient checkpointing can recompute it.
+    A backbone of timm that does not hand out its stages gives its features alone. ``run(layer, x)`` calls each gated
+    block, so that gradient checkpointing can recompute it.
     """
     if config.block_attention == "none":
-        return backbone.forward_features(pixel_values), ()
+        if not hasattr(backbone, "forward_intermediates"):
+            return (backbone.forward_features(pixel_values),), ()
+        features, stages = backbone.forward_intermediates(pixel_values)
+        return (*stages, features), ()
     x = backbone.maxpool(backbone.act1(backbone.bn1(backbone.conv1(pixel_values))))
-    attentions = ()
-    for block in residual_blocks(backbone).values():
+    stages, attentions = {}, ()
+    for name, block in residual_blocks(backbone).items():
         x, maps = run(partial(gated_residual, block), x)
+        stages[name.partition(".")[0]] = x
         attentions += maps
-    return x, attentions
+    return tuple(stages.values()), attentions
 
 
 def probe(backbone: nn.Module, config: TimmConfig) -> dict[str, tuple[int, ...]]:
@@ -169,7 +174,7 @@ def _shapes(backbone: nn.Module, config: TimmConfig, size: int) -> dict[str, tup
         module.register_forward_hook(lambda _, __, output, name=name: shapes.__setitem__(name, _shape(output)))
     pixels = torch.empty(1, config.num_channels, size, size, device="meta", dtype=tensors[0].dtype)
     with torch.no_grad():
-        shapes[""] = _shape(backbone_features(copy, pixels, config, lambda layer, x: layer(x))[0])
+        shapes[""] = _shape(backbone_features(copy, pixels, config, lambda layer, x: layer(x))[0][-1])
     return shapes
 
 

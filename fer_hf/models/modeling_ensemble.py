@@ -44,11 +44,17 @@ _NOT_OF_A_MEMBER = frozenset(
 )
 
 
-def shared_processor(processors: Sequence[FerImageProcessor]) -> FerImageProcessor:
-    """The image processor of an ensemble: the greatest size, RGB if any member is, and its normalisation.
+def shared_processor(processors: Sequence[FerImageProcessor], image_size: int | None = None) -> FerImageProcessor:
+    """The image processor of an ensemble: the greatest size or another member's, RGB if any is, its normalisation.
 
-    Raises ValueError where the members frame faces differently, since they would need different crops.
+    Raises ValueError where the members frame faces differently, since they would need different crops, or none of them
+    has that ``image_size``.
     """
+    sizes = {processor.size_px for processor in processors}
+    if image_size not in (None, *sizes):
+        raise ValueError(
+            f"image_size is {image_size}; choose the size of a member: {', '.join(map(str, sorted(sizes)))}"
+        )
     first, *others = processors
     for other in others:
         if (other.face_template, other.face_margin) != (first.face_template, first.face_margin):
@@ -58,7 +64,7 @@ def shared_processor(processors: Sequence[FerImageProcessor]) -> FerImageProcess
             )
     richest = max(processors, key=lambda processor: processor.num_channels)
     return FerImageProcessor(
-        size=max(processor.size_px for processor in processors),
+        size=image_size or max(sizes),
         num_channels=richest.num_channels,
         image_mean=richest.image_mean,
         image_std=richest.image_std,
@@ -86,10 +92,10 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
         names = [config.id2label[index] for index in range(len(config.id2label))]
         self._class_orders = [[member.config.label2id[name] for name in names] for member in self.members]
         for index, member in enumerate(self.members, 1):
-            if member.config.image_size > config.image_size or member.config.num_channels > config.num_channels:
+            if member.config.num_channels > config.num_channels:
                 raise ValueError(
-                    f"member {index} takes {member.config.num_channels} channel(s) of {member.config.image_size} "
-                    f"pixels, more than the {config.num_channels} of {config.image_size} that the ensemble takes"
+                    f"member {index} takes {member.config.num_channels} channels, more than the {config.num_channels} "
+                    "that the ensemble takes"
                 )
         self.post_init()
 
@@ -99,13 +105,15 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
         members: Sequence[tuple[FerPreTrainedModel, FerImageProcessor]],
         weights: Sequence[float] | None = None,
         names: Sequence[str] | None = None,
+        image_size: int | None = None,
         **config_values,
     ) -> Self:
         """An ensemble of copies of these models, each given with its image processor and perhaps a name.
 
-        Save ``shared_processor`` of the same processors beside it. Classes are matched by name and take the first
+        It takes pictures of ``image_size``, a member's, by default the greatest; for the others they are resized. Save
+        ``shared_processor`` of the same processors and size beside it. Classes are matched by name and take the first
         member's order. ``config_values`` go into its config, such as its own ``temperature``. Raises ValueError for
-        unequal classes or framing, and for models of other projects.
+        unequal classes or framing, for a size of no member, and for models of other projects.
         """
         models, processors = [model for model, _ in members], [processor for _, processor in members]
         if not members:
@@ -116,7 +124,7 @@ class FerEnsembleForImageClassification(FerPreTrainedModel):
                     f"a model of type {model.config.model_type!r} cannot be a member; choose from "
                     f"{', '.join(MEMBER_CLASSES)}"
                 )
-        processor = shared_processor(processors)
+        processor = shared_processor(processors, image_size)
         config = FerEnsembleConfig(
             id2label=dict(models[0].config.id2label),
             image_size=processor.size_px,

@@ -107,9 +107,9 @@ class TimmForImageClassification(FerPreTrainedModel):
         return self.get_submodule(self._cam_name)
 
     def features(self, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        features, gates = backbone_features(self.backbone, pixel_values, self.config, self.run)
-        attended, maps = self.attention(features)
-        return (features, self.attended(attended)), gates + maps
+        stages, gates = backbone_features(self.backbone, pixel_values, self.config, self.run)
+        attended, maps = self.attention(stages[-1])
+        return (*stages, self.attended(attended)), gates + maps
 
     def restore_constants(self) -> None:
         restore_constants(self.backbone, self.config)

@@ -6,6 +6,7 @@ place of fixed shares, and in what is kept of a row: not its embedding but, afte
 a unit vector of ``size`` bytes.
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -15,6 +16,12 @@ from torch import Tensor, nn
 KEY_SCALE = 127  # a component of a unit vector as int8
 VALUE_SCALE = 255  # a probability as uint8
 _TINY = torch.finfo(torch.float32).tiny
+
+
+def _equal_shares(part: Tensor) -> Tensor:
+    """For each column of (N, D), what scales all of them together to a total variance of 1; 1 where none varies."""
+    total = part.var(0, correction=0).sum()
+    return torch.full((part.shape[1],), float(total.rsqrt()) if total > 0 else 1.0, dtype=part.dtype)
 
 
 class NeighbourMemory(nn.Module):
@@ -34,11 +41,15 @@ class NeighbourMemory(nn.Module):
         self.register_buffer("values", torch.zeros(rows, num_labels, dtype=torch.uint8))
 
     @classmethod
-    def of(cls, embeddings: Tensor, values: Tensor, size: int, weight: float, temperature: float) -> Self:
-        """The memory of rows with these embeddings (N, D) and label distributions (N, K).
+    def of(cls, parts: Sequence[Tensor], values: Tensor, size: int, weight: float, temperature: float) -> Self:
+        """The memory of rows with these embeddings and label distributions (N, K).
+
+        Embeddings come in ``parts`` (N, D1), (N, D2), …, each of which counts for as much variance as any other; the
+        memory then compares them side by side, (B, D) with D = D1 + D2 + …
 
         Raises ValueError for fewer than two rows, or a ``size`` above what D and N allow.
         """
+        embeddings = torch.cat([part.double() for part in parts], dim=1)
         rows, width = embeddings.shape
         if not 1 <= size <= min(width, rows - 1):
             raise ValueError(
@@ -46,12 +57,14 @@ class NeighbourMemory(nn.Module):
                 f"{size} was asked for"
             )
         memory = cls(width, rows, size, values.shape[1], weight, temperature)
-        centred = embeddings.double() - embeddings.double().mean(0)
+        mean = embeddings.mean(0)
+        scale = torch.cat([_equal_shares(part.double()) for part in parts])
+        centred = (embeddings - mean) * scale
         variances, axes = torch.linalg.eigh(centred.T @ centred / rows)
         variances, axes = variances[-size:].flip(0), axes[:, -size:].flip(1)
         floor = variances[0] * torch.finfo(torch.float32).eps  # an axis without variance tells nothing
-        memory.mean.copy_(embeddings.double().mean(0))
-        projection = axes / variances.clamp_min(floor).sqrt()
+        memory.mean.copy_(mean)
+        projection = scale[:, None] * axes / variances.clamp_min(floor).sqrt()
         memory.projection.copy_(projection / projection.abs().max())  # a cosine does not know its scale, float16 does
         memory.keys.copy_((memory.place(embeddings) * KEY_SCALE).round())
         memory.values.copy_((values * VALUE_SCALE).round())

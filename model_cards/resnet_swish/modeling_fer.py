@@ -99,7 +99,7 @@ class FerPreTrainedModel(PreTrainedModel):
         config = self.config
         if config.memory_rows:
             self.memory = NeighbourMemory(
-                self.pooled_size,
+                config.memory_width,
                 config.memory_rows,
                 config.memory_size,
                 config.num_labels,
@@ -112,6 +112,7 @@ class FerPreTrainedModel(PreTrainedModel):
         """Answer from this memory too, in place of one that there was."""
         self.memory, config = memory, self.config
         config.memory_rows, config.memory_size = memory.keys.shape
+        config.memory_width = len(memory.mean)
         config.memory_weight, config.memory_temperature = memory.weight, memory.temperature
 
     def forget(self) -> None:
@@ -137,14 +138,23 @@ class FerPreTrainedModel(PreTrainedModel):
         raise NotImplementedError
 
     def pool(self, features: Tensor) -> Tensor:
-        """What the head reads and the memory compares, (B, P), of the last hidden state (B, C, h, w)."""
+        """What the head reads, (B, P), of the last hidden state (B, C, h, w)."""
         return features.mean((2, 3))
 
-    @property
-    def pooled_size(self) -> int:
-        """P, what the first linear layer after ``pool`` takes."""
-        layers = (*self.head.modules(), self.classifier)
-        return next(layer.in_features for layer in layers if isinstance(layer, nn.Linear))
+    def look(self, hidden_states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the memory compares: what the head reads, and the last finer hidden state in quarters (B, 4 C).
+
+        What a face expresses is in the former, which photograph it is rather in the latter, and a memory wants both.
+        The quarters overlap by a row or column where the side is odd. Without a finer state there is only the former.
+        """
+        last = hidden_states[-1]
+        finer = [state for state in hidden_states if state.shape[-1] > last.shape[-1]]
+        pooled = self.pool(last)
+        if not finer:
+            return (pooled,)
+        side = finer[-1].shape[-1]
+        quarters = F.avg_pool2d(finer[-1], side - side // 2, stride=side // 2)
+        return pooled, quarters.flatten(1)
 
     def embed(self, features: Tensor) -> Tensor:
         """What the classifier reads, (B, D), of the last hidden state (B, C, h, w)."""
@@ -160,7 +170,7 @@ class FerPreTrainedModel(PreTrainedModel):
                 "this model's memory fits the weights it was made for: call unfit() before they learn on"
             )
         elif self.memory is not None:
-            raw_logits = self.memory(pooled, raw_logits)
+            raw_logits = self.memory(torch.cat(self.look(hidden_states), dim=1), raw_logits)
         return raw_logits, hidden_states, attentions
 
     def run(self, layer: Callable, *inputs: Tensor):

@@ -35,6 +35,7 @@ class FerConfig(PreTrainedConfig):
             answer, such as "fear or surprise"; None where none was fitted (Sadinle et al., arXiv 1609.00451).
         conformal_coverage: how often such an answer holds the label, on pictures like those it was fitted on.
         memory_rows: how many training rows the model remembers beside its weights (``layers_memory``); 0 for none.
+        memory_width: how many numbers the memory compares of a picture, before it brings them down to ``memory_size``.
         memory_size: bytes of each remembered row.
         memory_weight: how often a remembered row that looks just like the picture counts, the classifier counting once.
         memory_temperature: how soon a row that looks less alike counts less: by exp(-(1 - cosine) / this).
@@ -52,9 +53,10 @@ class FerConfig(PreTrainedConfig):
     conformal_threshold: float | None = None
     conformal_coverage: float | None = None
     memory_rows: int = 0
+    memory_width: int = 0
     memory_size: int = 32
-    memory_weight: float = 10.0
-    memory_temperature: float = 0.03
+    memory_weight: float = 30.0
+    memory_temperature: float = 0.045
 
     def __post_init__(self, **kwargs):
         unknown = sorted(key for key in kwargs if not key.startswith("_") and key not in _FOREIGN_KEYS)
@@ -76,6 +78,11 @@ class FerConfig(PreTrainedConfig):
         if self.memory_rows < 0 or self.memory_size < 1:
             raise ValueError(
                 f"memory_rows must be 0 or more and memory_size 1 or more; {self.memory_rows} and {self.memory_size} "
+                "were given"
+            )
+        if self.memory_rows and self.memory_width < self.memory_size:
+            raise ValueError(
+                f"a memory brings memory_width numbers down to memory_size; {self.memory_width} and {self.memory_size} "
                 "were given"
             )
         if not 0 < self.memory_weight < float("inf") or not 0 < self.memory_temperature < float("inf"):
