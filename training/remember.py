@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+from datasets.utils import tqdm
 from torch import Tensor
 
 from fer_hf.data.loaders import ArraySplit
@@ -69,13 +70,16 @@ def embed(loaded: Loaded, images: Tensor, views: tuple[View, ...]) -> tuple[Tens
     """What the memory compares of uint8 pictures (N, C, H, W), the mean over their views: parts (N, D1), (N, D2), …"""
     model = loaded.model
     widths = []
+    with tqdm(total=len(images) * len(views), unit=" looks", desc="Looking at pictures") as progress:
 
-    def answer(pixels: Tensor) -> Tensor:
-        parts = model.look(model.features(pixels)[0])
-        widths[:] = [part.shape[1] for part in parts]
-        return torch.cat(parts, dim=1)
+        def answer(pixels: Tensor) -> Tensor:
+            parts = model.look(model.features(pixels)[0])
+            widths[:] = [part.shape[1] for part in parts]
+            progress.update(len(pixels))
+            return torch.cat(parts, dim=1)
 
-    return predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer).mean(1).split(widths, 1)
+        looks = predict_views(model, images, loaded.processor.normalize_uint8, views, answer=answer)
+    return looks.mean(1).split(widths, 1)
 
 
 def by_nearness(memory: NeighbourMemory, embeddings: Tensor, raw_logits: Tensor, labels: Tensor) -> list[dict]:
@@ -104,6 +108,7 @@ def remember(
     """Give the model a memory of the training rows; returns how it does on validation, one view a picture."""
     model = loaded.model
     keys = embed(loaded, train.images, (View(), View(flip=True)))
+    print(f"finding the first {size} of {sum(part.shape[1] for part in keys):,} axes")
     memory = NeighbourMemory.of(keys, train.targets.cpu(), size, weight, temperature)
     pooled, *finer = embed(loaded, validation.images, (View(),))
     with torch.inference_mode():
