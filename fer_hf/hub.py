@@ -164,7 +164,7 @@ def _assemble(
         described.get("image_size"),
         **values,
     )
-    processor = shared_processor([one.processor for one in loaded], described.get("image_size"))
+    processor = shared_processor([one.processor for one in loaded], model.config.image_size)
     return model.to(loaded[0].model.dtype).eval(), processor
 
 

@@ -34,7 +34,8 @@ def join(
     loaded = [load_model(member) for member in members]
     pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
     ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names, image_size).eval()
-    folder = save_portable(ensemble, shared_processor([processor for _, processor in pairs], image_size), output)
+    processor = shared_processor([own for _, own in pairs], ensemble.config.image_size)
+    folder = save_portable(ensemble, processor, output)
     _write_used([folder_of(str(member), one.revision) for member, one in zip(members, loaded, strict=True)], folder)
     return folder
 

@@ -49,7 +49,8 @@ class NeighbourMemory(nn.Module):
 
         Raises ValueError for fewer than two rows, or a ``size`` above what D and N allow.
         """
-        embeddings = torch.cat([part.double() for part in parts], dim=1)
+        parts = [part.double() for part in parts]
+        embeddings = torch.cat(parts, dim=1)
         rows, width = embeddings.shape
         if not 1 <= size <= min(width, rows - 1):
             raise ValueError(
@@ -58,7 +59,7 @@ class NeighbourMemory(nn.Module):
             )
         memory = cls(width, rows, size, values.shape[1], weight, temperature)
         mean = embeddings.mean(0)
-        scale = torch.cat([_equal_shares(part.double()) for part in parts])
+        scale = torch.cat([_equal_shares(part) for part in parts])
         centred = (embeddings - mean) * scale
         variances, axes = torch.linalg.eigh(centred.T @ centred / rows)
         variances, axes = variances[-size:].flip(0), axes[:, -size:].flip(1)

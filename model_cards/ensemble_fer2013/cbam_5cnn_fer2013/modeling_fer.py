@@ -163,14 +163,15 @@ class FerPreTrainedModel(PreTrainedModel):
     def infer(self, pixel_values: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Raw logits (B, K), hidden states and attentions, in network order."""
         hidden_states, attentions = self.features(pixel_values)
-        pooled = self.pool(hidden_states[-1])
-        raw_logits = self.classifier(self.head(pooled))
-        if self.memory is not None and self.training:
+        remembers = self.memory is not None and not self.training
+        parts = self.look(hidden_states) if remembers else (self.pool(hidden_states[-1]),)
+        raw_logits = self.classifier(self.head(parts[0]))
+        if remembers:
+            raw_logits = self.memory(torch.cat(parts, dim=1), raw_logits)
+        elif self.memory is not None:
             logger.warning_once(
                 "this model's memory fits the weights it was made for: call unfit() before they learn on"
             )
-        elif self.memory is not None:
-            raw_logits = self.memory(torch.cat(self.look(hidden_states), dim=1), raw_logits)
         return raw_logits, hidden_states, attentions
 
     def run(self, layer: Callable, *inputs: Tensor):
