@@ -15,8 +15,9 @@ from tests.evaluation_runs import make_data, run
 from tests.test_ensemble_command import save_member
 from training import card, push_to_hub
 from training.calibration import cross_fit, fit_member_weights, mix
-from training.ensemble import main
+from training.ensemble import join_described, main
 from training.members import against_members
+from training.provenance import read_used, record_used
 from training.report import Scored, build_report
 from training.scoring import load
 
@@ -40,7 +41,7 @@ def copy_of(cards, tmp_path, **changes):
 def test_the_description_names_members_from_its_place_and_holds_no_weights(cards):
     described = json.loads((cards / "both" / "ensemble.json").read_text())
     assert described == {"members": ["../first", "../second"], "weights": [0.25, 0.75]}
-    assert {file.name for file in (cards / "both").iterdir()} == {"ensemble.json", "training_data.json"}
+    assert [file.name for file in (cards / "both").iterdir()] == ["ensemble.json"]
     assert weight_files(cards / "both") == [
         cards / "both" / "../first/model.safetensors",
         cards / "both" / "../second/model.safetensors",
@@ -57,7 +58,6 @@ def test_members_that_ship_nowhere_else_lie_in_its_folder_and_other_things_do_no
     assert described["members"] == ["../first", "one", "two"]
     assert load_model(root / "own").model.member_names == ("first", "one", "two")
     (root / "own" / "ensemble.json").unlink()
-    (root / "own" / "training_data.json").unlink()
     with pytest.raises(ValueError, match="exists and describes no ensemble"):
         main([*members[:2], "--describe", "--output", str(root / "own")])
 
@@ -190,3 +190,19 @@ def test_a_member_is_compared_on_the_same_rows():
     assert found["tta"] is None
     difference = found["single"]["against_best"]["accuracy"]
     assert difference["low"] < difference["value"] < difference["high"] < 0.02
+
+
+def test_it_has_seen_what_its_members_have_and_what_it_was_fitted_on(cards, tmp_path):
+    both = copy_of(cards, tmp_path)
+    for name, every in (("first", 2), ("second", 4)):
+        hashes = [f"{every * 4 * k:016x}" for k in range(3)]
+        train = {"n": 3, "sha256": name, "sample": {"every": every, "pixel_sha256": hashes}}
+        record_used(both.parent / name, {"train": train, "temperature": {"n": 7}})
+    record_used(both, {"temperature": {"n": 9}})
+    used = read_used(both)
+    assert (used["train"]["n"], used["train"]["sample"]["every"], used["temperature"]) == (6, 4, {"n": 9})
+    assert [int(h, 16) for h in used["train"]["sample"]["pixel_sha256"]] == [0, 8, 16, 32]
+    join_described(both, tmp_path / "joined")
+    assert read_used(tmp_path / "joined") == used
+    record_used(both.parent / "second", {})  # trained again: what is said of the ensemble follows
+    assert read_used(both)["train"]["sample"]["every"] == 2

@@ -6,7 +6,6 @@ without a second copy of anything. ``training/ensemble.py DESCRIBED --output DIR
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from fer_hf.hub import load_model, save_portable
 from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
 from training.files import write_json
-from training.provenance import FILE_NAME, ROLES, read_used, seen_by_any
+from training.provenance import read_used, record_used, used_by_any
 from training.scoring import folder_of
 
 
@@ -36,7 +35,8 @@ def join(
     ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names, image_size).eval()
     processor = shared_processor([own for _, own in pairs], ensemble.config.image_size)
     folder = save_portable(ensemble, processor, output)
-    _write_used([folder_of(str(member), one.revision) for member, one in zip(members, loaded, strict=True)], folder)
+    folders = [folder_of(str(member), one.revision) for member, one in zip(members, loaded, strict=True)]
+    record_used(folder, used_by_any([read_used(member) for member in folders]))
     return folder
 
 
@@ -58,7 +58,6 @@ def describe(
     names = [Path(os.path.relpath(member, output)).as_posix() for member in members]
     size = {} if image_size is None else {"image_size": image_size}
     write_json(output / DESCRIPTION, {"members": names, "weights": config.weights, **size})
-    _write_used(members, output)
     return output
 
 
@@ -66,14 +65,8 @@ def join_described(described: Path, output: Path) -> Path:
     """The portable folder of the ensemble that a folder describes, with its temperature and what it has seen."""
     loaded = load_model(described)
     folder = save_portable(loaded.model, loaded.processor, output)
-    if (described / FILE_NAME).is_file():
-        shutil.copy(described / FILE_NAME, folder / FILE_NAME)
+    record_used(folder, read_used(described))
     return folder
-
-
-def _write_used(members: Sequence[Path], folder: Path) -> None:
-    used = [read_used(member) for member in members]
-    write_json(folder / FILE_NAME, {role: record for role in ROLES if (record := seen_by_any(used, role))})
 
 
 def main(argv: list[str] | None = None) -> None:

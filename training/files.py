@@ -20,9 +20,9 @@ def write_text(path: Path, text: str) -> None:
         Path(part).unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON. Raises ValueError where it holds a number that JSON lacks, such as NaN."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, indent: int | None = 2) -> None:
+    """Write a value as JSON. Raises ValueError where it holds a number that JSON lacks, such as NaN."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict:

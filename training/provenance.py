@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_hf.data.loaders import ArraySplit, LazySplit
+from fer_hf.model_folder import member_folders
 from training.files import read_json, write_json
 
 FILE_NAME = "training_data.json"
@@ -75,7 +76,7 @@ def write_used(model_folder: Path, role: str, split: ArraySplit | LazySplit, **f
     """Record in a model folder which split served in one of ``ROLES``; the others stay."""
     if role not in ROLES:
         raise ValueError(f"unknown role {role!r}; choose among {', '.join(ROLES)}")
-    write_json(Path(model_folder) / FILE_NAME, read_used(model_folder) | {role: describe(split, **facts)})
+    record_used(model_folder, _recorded(model_folder) | {role: describe(split, **facts)})
 
 
 def inherit_used(model_folder: Path, start: Path) -> None:
@@ -84,12 +85,12 @@ def inherit_used(model_folder: Path, start: Path) -> None:
     What the start's checkpoint was chosen on counts as what the model's own was. Nothing is recorded where ``start``
     is no local folder or records nothing.
     """
-    used, behind = read_used(model_folder), read_used(start)
+    used, behind = _recorded(model_folder), read_used(start)
     learned = seen_by_any([{"start": behind[role]} for role in _LEARNED if role in behind], "start")
     inherited = {"start": learned} if learned else {}
     if chosen := seen_by_any([used, behind], "selection"):
         inherited |= {"selection": chosen}
-    write_json(Path(model_folder) / FILE_NAME, used | inherited)
+    record_used(model_folder, used | inherited)
 
 
 def record_teachers(model_folder: Path, teachers: Sequence[Path]) -> None:
@@ -97,9 +98,7 @@ def record_teachers(model_folder: Path, teachers: Sequence[Path]) -> None:
     behind = [read_used(teacher) for teacher in teachers]
     if behind and all("train" in used for used in behind):
         learned = [{"teacher": used[role]} for used in behind for role in _LEARNED if role in used]
-        write_json(
-            Path(model_folder) / FILE_NAME, read_used(model_folder) | {"teacher": seen_by_any(learned, "teacher")}
-        )
+        record_used(model_folder, _recorded(model_folder) | {"teacher": seen_by_any(learned, "teacher")})
 
 
 def seen_by_any(used: Sequence[dict], role: str) -> dict | None:
@@ -131,7 +130,26 @@ def different_pictures(record: dict) -> int | None:
 
 
 def read_used(model_folder: Path) -> dict:
-    """Role to what ``describe`` said; empty where the folder records nothing."""
+    """Role to what ``describe`` said; empty where the folder records nothing.
+
+    A folder that describes an ensemble records only what was fitted to the ensemble itself; its members say the rest.
+    """
+    members = member_folders(Path(model_folder))
+    return used_by_any([read_used(member) for member in members]) | _recorded(model_folder)
+
+
+def used_by_any(used: Sequence[dict]) -> dict:
+    """Role to one record of all that served in it in any of these."""
+    return {role: record for role in ROLES if (record := seen_by_any(used, role))}
+
+
+def record_used(model_folder: Path, used: dict) -> None:
+    """Record this of a model folder, role to what ``describe`` said, and nothing else."""
+    # On one line: a record is hashes by the hundred, and would be half as large again with each on a line of its own.
+    write_json(Path(model_folder) / FILE_NAME, used, indent=None)
+
+
+def _recorded(model_folder: Path) -> dict:
     path = Path(model_folder) / FILE_NAME
     recorded = read_json(path) if path.is_file() else {}
     return {role: recorded[role] for role in ROLES if role in recorded}

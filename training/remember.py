@@ -22,8 +22,7 @@ from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from training.config import Recipe, load_recipe
 from training.files import write_json, write_text
-from training.provenance import FILE_NAME as USED
-from training.provenance import describe, read_used, seen_by_any
+from training.provenance import describe, read_used, record_used, seen_by_any
 from training.scoring import Loaded, hash_weights, load
 from training.train import load_data
 from training.views import View, predict_views
@@ -153,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     used = {role: one for role, one in read_used(arguments.model).items() if role != "temperature"}  # to be fitted anew
     learned = used.get("train", {}).get("labels", recipe.data.labels)  # what it remembers stands in memory.json
     remembered = {"train": describe(train, labels=learned, left_out_as_leaking=left_out)}
-    write_json(folder / USED, used | {"train": seen_by_any([used, remembered], "train")})
+    record_used(folder, used | {"train": seen_by_any([used, remembered], "train")})
     head = {
         "weights_sha256": hash_weights(folder),
         "rows": len(train),
