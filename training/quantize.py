@@ -74,7 +74,8 @@ def quantize_file(exported: Path, path: Path, pixels: np.ndarray) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
-        quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
+        # onnxruntime optimises when it loads; here that would only unpack an int8 memory to float32.
+        quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
             str(prepared),
             str(quantized),
