@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from fer_hf.hub import ModelError, save_portable
+from fer_hf.models.configuration_ensemble import shares
 from fer_hf.models.modeling_fer import FerPreTrainedModel
 from training.files import write_json, write_text
 from training.provenance import read_used, record_used, used_by_any
@@ -33,8 +34,7 @@ def average(models: Sequence[FerPreTrainedModel], weights: Sequence[float]) -> N
     for model in models:
         model.unfit()
     for other in others:
-        mine, its = _described(first), _described(other)
-        if differing := sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key)):
+        if differing := _differing(_described(first), _described(other)):
             raise ValueError(
                 f"only weights of the same network have a mean; the configs differ in {', '.join(differing)}"
             )
@@ -51,20 +51,15 @@ def _described(model: FerPreTrainedModel) -> dict:
     return {key: config[key] for key in config if key not in _OF_A_FILE and not key.startswith("memory_")}
 
 
-def shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights scaled to sum 1, equal ones for None. Raises ValueError where they are not as many, negative or all 0."""
-    given = [1.0] * count if weights is None else weights
-    if len(given) != count or not min(given) >= 0 or not 0 < sum(given) < float("inf"):
-        raise ValueError(f"weights must be {count} numbers from 0, not all 0; {given} was given")
-    return [weight / sum(given) for weight in given]
+def _differing(mine: dict, its: dict) -> list[str]:
+    return sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
 
 
 def check(loaded: Sequence[Loaded]) -> None:
     """Raises ValueError where the models' image processors differ, since then their weights expect other pictures."""
     first, *others = loaded
     for other in others:
-        mine, its = first.processor.to_dict(), other.processor.to_dict()
-        if differing := sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key)):
+        if differing := _differing(first.processor.to_dict(), other.processor.to_dict()):
             raise ValueError(
                 f"{first.name} and {other.name} do not take the same pictures; their image processors differ in "
                 f"{', '.join(differing)}"

@@ -1,10 +1,19 @@
 """Configuration of an ensemble: its members' configurations and preprocessing, and how much each counts."""
 
+from collections.abc import Sequence
 from dataclasses import field
 
 from .configuration_fer import FerConfig
 
 MEMBER_KEYS = ("config", "image_mean", "image_std")
+
+
+def shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights scaled to sum 1, equal ones for None. Raises ValueError where they are not as many, negative or all 0."""
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(given) != count or min(given) < 0 or not 0 < sum(given) < float("inf"):
+        raise ValueError(f"weights must be {count} numbers from 0, not all 0; {weights} was given")
+    return [weight / sum(given) for weight in given]
 
 
 class FerEnsembleConfig(FerConfig):
@@ -36,10 +45,7 @@ class FerEnsembleConfig(FerConfig):
                 "an ensemble needs at least one member; FerEnsembleForImageClassification.from_members makes it"
             )
         self.check_members()
-        weights = [1.0] * len(self.members) if self.weights is None else [float(weight) for weight in self.weights]
-        if len(weights) != len(self.members) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-            raise ValueError(f"weights must be {len(self.members)} numbers from 0, not all 0; {self.weights} was given")
-        self.weights = [weight / sum(weights) for weight in weights]
+        self.weights = shares(self.weights, len(self.members))
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
 
     def check_members(self) -> None:
