@@ -15,7 +15,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (ZeroGPU wants to be imported before torch)
 
-from fer_hf.demo.limits import ScratchFolder
+from fer_hf.demo.limits import ScratchFolder, end_work
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder below goes away however the demo ends
@@ -37,4 +37,7 @@ if __name__ == "__main__":
         page = build_page(shelf, store=store)
         _, address, _ = page.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
         print(f"The demo is ready at {address}", flush=True)
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            end_work()

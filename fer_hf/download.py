@@ -20,6 +20,7 @@ FILES = (
 MAX_WAIT_S = 60
 """A 429 that asks for a longer pause than this is told to the caller, not waited out."""
 
+_NO_FOLDER = "no folder of that name is here, and"
 _FAULTS = (errors.HTTPError, OSError, RuntimeError, getattr(errors, "XetDownloadError", OSError))
 
 
@@ -130,16 +131,22 @@ def _cause(error: Exception, response, wait_s: int | None) -> str:
     if status == 403 or isinstance(error, errors.GatedRepoError):
         return f"the Hub refuses access ({status}); ask for access on its page and log in with `hf auth login`"
     if status == 401:
-        return "the Hub asks for a login (401): it is private or does not exist; try `hf auth login` or check the name"
+        return (
+            f"{_NO_FOLDER} the Hub asks for a login (401): it is private or does not exist; try `hf auth login` or "
+            "check the name"
+        )
     if status == 404:
-        return "the Hub has no such repository or file (404); check the name"
+        return f"{_NO_FOLDER} the Hub has no such repository or file (404); check the name"
     if status == 429:
         pause = "later" if wait_s is None else f"in {wait_s} seconds"
         return f"the Hub gets too many requests from here (429); try again {pause}"
     if status is not None:
         return f"the Hub answers with an error ({status}); try again later"
     if isinstance(error, errors.HTTPError | errors.LocalEntryNotFoundError):
-        return "the Hub cannot be reached and the cache holds no complete copy; check the connection and try again"
+        return (
+            f"{_NO_FOLDER} the Hub cannot be reached and the cache holds no complete copy; check the name, or the "
+            "connection"
+        )
     return "the download broke off before a file was complete; try again"
 
 

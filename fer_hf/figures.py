@@ -138,8 +138,10 @@ def per_class_figure(classes: Sequence[Mapping], title: str) -> Figure:
 
 
 def _bars(axes: Axes, at: np.ndarray, figures: Sequence[Figures], colour: str, label: str, width: float = 0.24) -> None:
-    values = np.array([figure["value"] or 0 for figure in figures])
-    ends = np.array([(figure["low"] or 0, figure["high"] or 0) for figure in figures])
+    known = [index for index, figure in enumerate(figures) if figure["value"] is not None]
+    at, figures = np.asarray(at)[known], [figures[index] for index in known]
+    values = np.array([figure["value"] for figure in figures])
+    ends = np.array([(figure["low"], figure["high"]) for figure in figures]).reshape(-1, 2)
     reach = np.abs(ends - values[:, None]).T
     axes.bar(at, values, width=width, color=colour, label=label)
     axes.errorbar(at, values, yerr=reach, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2, alpha=0.7)

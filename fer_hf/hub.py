@@ -183,11 +183,13 @@ def save_portable(model: "PreTrainedModel", processor: "BaseImageProcessor", pat
 
     Weights are float16 safetensors (buffers, such as the statistics of batch norms, keep their precision) beside a
     config whose dtype is float32, so that they load upcast; the processor's config and the Python files of both are
-    added. The folder is written beside ``path`` and renamed, so a reader sees the old one or the new one, never a
-    part; an older model folder at ``path`` is replaced as a whole. Raises ValueError where a weight does not fit
-    float16 or ``path`` holds something that is not a model folder.
+    added. The folder is written beside ``path`` and renamed, so a reader sees the old model or the new one, never a
+    part; what else an older model folder held, such as its card or ``.git``, stays in it. Raises ValueError where a
+    weight does not fit float16, ``path`` holds something that is not a model folder, or it is the current directory.
     """
     path = Path(path)
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise ValueError(f"{path} is the current directory or holds it, and cannot be replaced; name another folder")
     if path.exists() and not (path / "config.json").is_file() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is not a model folder (no config.json); choose another path")
     weights = _half_precision(model)
@@ -240,10 +242,20 @@ def _replace_folder(staged: Path, path: Path) -> None:
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
         path.rename(old / path.name)
         staged.rename(path)
+        for other in (old / path.name).iterdir():
+            if not _is_of_a_model(other):
+                other.rename(path / other.name)
         shutil.rmtree(old)
     else:
         staged.rename(path)
     _fsync(path.parent)
+
+
+def _is_of_a_model(file: Path) -> bool:
+    """Whether a file of a model folder is part of the model, so that another model in the same place has its own."""
+    code = Path(__file__).parent / "models" / file.name
+    endings = ("config.json", "preprocessor_config.json", ".safetensors", ".safetensors.index.json")
+    return file.name.endswith(endings) or code.is_file()
 
 
 def _fsync(path: Path) -> None:

@@ -66,6 +66,11 @@ def test_a_malformed_row_is_named_with_its_reason(tmp_path, row, reason):
     assert f"{loaded.reports[0].skipped[0].row_id}: {loaded.reports[0].skipped[0].reason}".startswith(reason)
 
 
+def test_numbers_that_became_floats_are_numbers(tmp_path):
+    path = fer_csv(tmp_path / "fer2013.csv", [("3.0", pixel_text(0), "Training"), ("0.0", pixel_text(1), "Training")])
+    assert names(load_source(path)["train"]) == ["happy", "angry"]
+
+
 def test_seven_is_contempt_in_a_csv_of_pixels_as_in_that_of_ck(tmp_path):
     path = fer_csv(tmp_path / "ckextended.csv", [(n, pixel_text(n), "Training") for n in (0, 7, 6)])
     assert names(load_source(path, classes=8)["train"]) == ["angry", "contempt", "neutral"]

@@ -109,3 +109,14 @@ def test_raf_db_csvs_beside_numbered_folders(tmp_path):
     splits = load_source(root)
     assert {name: split.num_rows for name, split in splits.items()} == {"train": 7, "test": 7}
     assert names(splits["test"])[:2] == ["surprise", "fear"]
+
+
+def test_lists_whose_names_end_with_their_split_and_labels_that_became_floats(tmp_path):
+    files = {f"pictures/{i}.png": png(i) for i in range(6)}
+    files["labels_train.csv"] = b"path,label\npictures/0.png,3.0\npictures/1.png,4\npictures/2.png,\n"
+    files["labels_val.csv"] = b"path,label\npictures/3.png,3.0\n"
+    files["labels-test.csv"] = b"path,label\npictures/4.png,5.0\n"
+    loaded = read_source(write_files(tmp_path / "data", files), SourceOptions(max_skipped_share=0.5))
+    found = {split: names(rows) for split, rows in loaded.splits.items()}
+    assert found == {"train": ["happy", "sad"], "validation": ["happy"], "test": ["surprise"]}
+    assert "it has no label" in loaded.reports[0].skipped[0].reason

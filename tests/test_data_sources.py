@@ -39,6 +39,7 @@ def cache(tmp_path, monkeypatch):
         ),
         ({"Training/0": 1, "Training/3": 2, "PublicTest/6": 1}, {"train": 3, "validation": 1}),
         ({"surprised": 1, "4_sad": 2}, {"train": 3}),
+        ({"fer_train/sad": 2, "fer-val/sad": 1, "my.test/sad": 1}, {"train": 2, "validation": 1, "test": 1}),
         ({"happy/subject 12/clip": 2}, {"train": 2}),
     ],
 )

@@ -153,6 +153,8 @@ def test_labels_of_a_column_with_gaps_are_whole_numbers_and_those_of_no_class_ar
     assert names(load_source(tmp_path / "gaps", max_skipped_share=0.5)["train"]) == ["happy", "neutral"]
     stream = load_source(tmp_path / "gaps", streaming=True, numbering="fer2013")["train"]
     assert [row["label"] for row in stream] == [3, 6]
+    of_pixels({"emotion": ["3.0", "", "sad"]}, tmp_path / "text" / "train.parquet")
+    assert names(load_source(tmp_path / "text", max_skipped_share=0.5)["train"]) == ["happy", "sad"]
     table = pa.table({"pixels": [pixel_text(i) for i in range(4)], "label": pa.array([0, 2, -2, 1], pa.int64())})
     features = datasets.Features(pixels=datasets.Value("string"), label=datasets.ClassLabel(names=["happy", "sad"]))
     (tmp_path / "strange").mkdir()
@@ -175,6 +177,9 @@ def test_folders_give_the_splits_of_parquet_and_what_is_hidden_is_passed_by(tmp_
         "train": ["angry"],
         "test": ["disgust"],
     }
+    for name in ("fer_train", "fer-val", "fer_test-00000-of-00001"):
+        of_pixels({"emotion": [3]}, tmp_path / "ends" / f"{name}.parquet")
+    assert sorted(load_source(tmp_path / "ends")) == ["test", "train", "validation"]
     assert list(load_source(folder / "test")) == ["test"]
     assert list(load_source(folder / "test" / "part1" / "a.parquet")) == ["train"]
 

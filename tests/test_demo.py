@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_hf.demo.batch import _rows
 from fer_hf.demo.desk import ATTENDED_FACES, Desk
 from fer_hf.demo.markup import ResultView, attention_title, result_html
 from fer_hf.demo.photo import example_paths
@@ -221,3 +222,9 @@ def test_examples_ship_with_the_demo_and_name_their_source():
     for path in example_paths():
         assert path.stat().st_size < 100_000
         assert path.name in sources
+
+
+def test_probabilities_of_a_batch_sort_as_numbers():
+    faces = [{"score": score, "between": ["happy"]} for score in (0.5, 0.499999, 0.98)]
+    html = _rows({"file": "a.png", "faces": faces}, ["data:,"] * 3)
+    assert re.findall(r'data-value="([^"]*)"', html) == ["0.500000", "0.499999", "0.980000"]

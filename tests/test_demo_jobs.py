@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from fer_hf.contributions import ContributionStore
+from fer_hf.demo import limits
 from fer_hf.demo.calls import answer_of
 from fer_hf.demo.compare import Opinion, build_compare_tab, comparison_records, mean_of
-from fer_hf.demo.contribute import FACE_PX, audit_zip, give_face, take_back, take_zip
+from fer_hf.demo.contribute import FACE_PX, _label_of, audit_zip, give_face, take_back, take_zip
 from fer_hf.demo.desk import Desk
 from fer_hf.demo.jobs import Cancelled, Jobs, Progress
 from fer_hf.demo.limits import Line, Refused
@@ -292,6 +293,38 @@ def test_what_nobody_fetches_the_id_of_is_taken_back(shelf, store, stopped, monk
     assert list(store.entries()) == []
 
 
+def test_the_end_of_the_server_calls_everything_off_and_takes_back_what_nobody_has_the_id_of(monkeypatch):
+    monkeypatch.setattr(limits, "_WORKING", weakref.WeakSet())  # those of other tests go on
+    jobs, line, undone, begun = Jobs(), Line(running=1), [], []
+    running, gate = threading.Event(), threading.Event()
+
+    def store(progress):
+        begun.append("job")
+        running.set()
+        gate.wait(10)
+        return {"receipt": "nobody's"}
+
+    jobs.start(store, undone.append)
+    jobs.start(store, undone.append)
+    assert running.wait(10)
+    busy = threading.Thread(target=line.run_blocking, args=(gate.wait, 10))
+    busy.start()
+    while not line._open:
+        time.sleep(0.01)
+    waiting = line._submit(begun.append, ("line",))
+    ending = threading.Thread(target=limits.end_work)
+    ending.start()
+    while not (jobs._workers._shutdown and waiting.cancelled()):
+        time.sleep(0.01)
+    gate.set()
+    ending.join(10)
+    busy.join(10)
+    assert not ending.is_alive()
+    assert not busy.is_alive()
+    assert undone == [{"receipt": "nobody's"}]
+    assert begun == ["job"]
+
+
 def test_a_zip_that_is_stopped_before_it_is_stored_is_not_stored(shelf, store):
     progress = Progress()
     zipped = pack({"happy/1.png": encode((512, 384))})
@@ -354,6 +387,16 @@ def test_a_face_is_given_with_its_right_label_and_only_with_consent(shelf, store
     assert entry["label"] == "sad"
     assert max(store.open_picture(entry["picture"]).size) <= FACE_PX
     assert store.withdraw(receipt) == 1
+
+
+def test_folders_of_a_zip_may_have_the_models_names_or_ours(tmp_path):
+    labels = ("Anger", "Happiness", "Sadness", "blurry")
+    for folder in ("happiness", "happy", "Joy"):
+        assert _label_of(folder, labels) == "Happiness"
+    with pytest.raises(Refused, match="fear is not collected here; use Anger, Happiness, Sadness, blurry"):
+        _label_of("fear", labels)
+    with pytest.raises(Refused, match="'puzzled' is no expression"):
+        _label_of("puzzled", labels)
 
 
 def test_a_zip_is_audited_before_it_is_taken(shelf, store):

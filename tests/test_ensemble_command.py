@@ -70,7 +70,7 @@ def test_members_become_one_folder_that_knows_what_any_of_them_has_seen(tmp_path
 
 def test_a_member_is_not_written_over(tmp_path):
     paths = [save_member(tmp_path / name, number, {}) for number, name in enumerate("ab")]
-    with pytest.raises(ValueError, match="is a member, which an ensemble in its place would delete; choose another"):
+    with pytest.raises(ValueError, match="exists already; choose another path"):
         main([*paths, "--output", paths[1]])
     assert load_model(paths[1]).model.config.model_type == "fer_resnet_swish"
 

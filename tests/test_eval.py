@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from training import eval as evaluation
 from training.cost import count_mflops, count_parameters
 from training.files import write_json
 from training.intervals import bootstrap, resample
-from training.report import first_copies, most_confused
+from training.report import _statistics, first_copies, most_confused
 from training.scoring import load, load_split, placeless, source_text
 from training.views import NAMED, View, parse_views
 
@@ -69,7 +70,7 @@ def test_predictions_are_those_of_the_plain_model_and_of_the_mean_over_views(eva
     _, _, rows = evaluated
     model = AutoModelForImageClassification.from_pretrained(tiny_model_path).eval()
     processor = AutoImageProcessor.from_pretrained(tiny_model_path)
-    images = [row["image"] for row in load_split(str(data), "validation", SourceOptions())]
+    images = [row["image"] for row in load_split([str(data)], "validation", SourceOptions())]
     with torch.no_grad():
         pixels = processor(images)["pixel_values"]
         plain, mirrored = (model(view).logits.softmax(1).numpy() for view in (pixels, pixels.flip(-1)))
@@ -132,6 +133,28 @@ def test_several_models_share_one_command(tiny_model_path, data, tmp_path):
         assert (tmp_path / "rows" / f"{name}.npz").is_file()
 
 
+def test_several_data_sets_are_scored_as_one(tiny_model_path, data, tmp_path):
+    write_files(tmp_path / "more", {f"validation/{name}/1.png": png(k) for k, name in enumerate(FER7)})
+    one = run(tiny_model_path, data, tmp_path / "one.json")
+    both = run(tiny_model_path, data, tmp_path / "both.json", "--data", tmp_path / "more")
+    assert both["n"] == one["n"] + 7
+
+
+def test_classes_without_rows_have_no_recall_and_rare_ones_no_draws_that_count_against_them(tiny_model_path, tmp_path):
+    files = {f"validation/{name}/{k}.png": png(k) for name in FER7[:3] for k in range(2 if name == FER7[1] else 20)}
+    write_files(tmp_path / "few", files)
+    report = run(tiny_model_path, tmp_path / "few", tmp_path / "report.json", draw=save_figure)
+    assert report["per_class"][5]["recall"] == {"value": None, "low": None, "high": None}
+    probabilities = np.eye(7)[[0] * 20 + [1] * 2 + [2] * 20]
+    weights = np.concatenate(list(resample(42, 200, 0)))
+    assert (weights[:, 20:22].sum(1) == 0).any()
+    rows = SimpleNamespace(pixel_sha256=[str(k) for k in range(42)], votes=None)
+    scored = SimpleNamespace(targets=probabilities.argmax(1), names=FER7, split=rows)
+    found = bootstrap(_statistics(scored, probabilities), 42, 200, 0)
+    assert [one["low"] for one in found["class_recall"][:3]] == [1, 1, 1]
+    assert [one["low"] for one in found["class_f1"][:3]] == [1, 1, 1]
+
+
 def test_models_of_one_name_are_refused_before_one_report_overwrites_the_other(tiny_model_path, data, tmp_path):
     runs = [shutil.copytree(tiny_model_path, tmp_path / name / "best") for name in "ab"]
     with pytest.raises(ValueError, match="several models are called best"):
@@ -144,7 +167,7 @@ def test_data_are_read_as_the_source_says_and_training_that_read_them_otherwise_
 ):
     write_files(tmp_path / "numbered", {f"validation/{k}/{k}.png": png(k) for k in range(7)})
     folder = shutil.copytree(tiny_model_path, tmp_path / "model")
-    (folder / "recipe.yaml").write_text("data: {source: {numbering: affectnet, remap: {}}}\n")
+    (folder / "recipe.yaml").write_text("data: {source: {numbering: affectnet, remap: {}, seed: 1}}\n")
     asked = ("--labels", "dataset")
     labels = {}
     for numbering in ("auto", "affectnet"):
@@ -224,7 +247,7 @@ def test_models_in_half_precision_are_scored_as_they_answer(tiny_model_path, dat
     run(tmp_path / "half", data, tmp_path / "report.json", "--tta", "ten", "--predictions", tmp_path / "rows.npz")
     rows = np.load(tmp_path / "rows.npz")
     half = load(str(tmp_path / "half"), "cpu")
-    images = [row["image"] for row in load_split(str(data), "validation", SourceOptions())]
+    images = [row["image"] for row in load_split([str(data)], "validation", SourceOptions())]
     with torch.inference_mode():
         logits = half.model(half.processor(images)["pixel_values"].to(dtype)).raw_logits
     assert logits.dtype == dtype

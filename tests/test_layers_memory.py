@@ -252,7 +252,7 @@ def test_a_config_that_says_nonsense_of_its_memory_is_refused(tiny_model_path, c
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"--output": "{model}"}, "--output is the folder of --model"),
+        ({"--output": "{model}"}, "exists already; choose another path"),
         ({"--model": "{bare}"}, "has no recipe.yaml"),
         ({"--size": "500"}, "span at most"),
         ({"--size": "0"}, "memory_size 1 or more; 0 and 0 were given"),

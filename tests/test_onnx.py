@@ -284,14 +284,16 @@ def test_int8_is_kept_only_where_it_is_fast_and_right(
         assert all(one.dtype == np.int8 and np.abs(one).max() in (63, 64) for one in filters)
         assert "QuantizeLinear" in kinds
         loaded = load(str(model_path), "cpu")
-        pixels = labelled_rows(loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013")[0].images.numpy()
+        pixels = labelled_rows(loaded, [str(tiny_data_path)], "validation", SourceOptions(), "fer2013")[
+            0
+        ].images.numpy()
         expected = exported.logits(pixels)
         assert 0 < np.abs(small.logits(pixels) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_accuracy_is_the_share_of_right_rows(model_path, tiny_data_path):
     loaded = load(str(model_path), "cpu")
-    split, _ = labelled_rows(loaded, str(tiny_data_path), "validation", SourceOptions(), "fer2013")
+    split, _ = labelled_rows(loaded, [str(tiny_data_path)], "validation", SourceOptions(), "fer2013")
     classifier = OnnxClassifier(model_path / "model.onnx")
     with torch.inference_mode():
         answers = loaded.model(loaded.processor.normalize_uint8(split.images)).logits.argmax(1)

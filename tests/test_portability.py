@@ -124,15 +124,25 @@ def test_weights_are_half_size_and_say_float32(folders):
     }
 
 
-def test_saving_replaces_a_model_folder_as_a_whole_and_nothing_else(tiny_model_path, tmp_path):
+def test_saving_replaces_the_model_in_a_folder_and_nothing_else(tiny_model_path, tmp_path, monkeypatch):
     loaded = load_model(tiny_model_path)
     path = save_portable(loaded.model, loaded.processor, tmp_path / "models" / "best")
-    (path / "stale.py").write_text("old")
+    (path / "modeling_ensemble.py").write_text("of another model")
+    (path / "model-00001-of-00002.safetensors").write_bytes(b"of another model")
+    (path / "README.md").write_text("my card")
+    (path / ".git").mkdir()
+    (path / ".git" / "HEAD").write_text("ref: refs/heads/main")
     loaded.model.config.temperature = 1.5
     assert save_portable(loaded.model, loaded.processor, path) == path
     assert load_model(path).model.config.temperature == 1.5
-    assert not (path / "stale.py").exists()
+    assert not (path / "modeling_ensemble.py").exists()
+    assert [file.name for file in path.glob("*.safetensors")] == ["model.safetensors"]
+    assert (path / "README.md").read_text() == "my card"
+    assert (path / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
     assert [entry.name for entry in path.parent.iterdir()] == ["best"]
+    monkeypatch.chdir(path)
+    with pytest.raises(ValueError, match=r"\. is the current directory or holds it"):
+        save_portable(loaded.model, loaded.processor, ".")
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "me.jpg").write_bytes(b"mine")

@@ -100,6 +100,16 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_error(labelled):
     assert (labelled[7]["label"], labelled[7]["score"], labelled[7]["faces"]) == (None, None, [])
 
 
+def test_a_link_that_leads_nowhere_is_such_a_row_too(tiny_model_path, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(picture(0))
+    (tmp_path / "data" / "b.png").symlink_to(tmp_path / "gone.png")
+    predict.main(command(tmp_path / "data", tiny_model_path, tmp_path / "out"))
+    good, gone = read(tmp_path / "out")
+    assert good["error"] is None
+    assert gone["error"]
+
+
 def test_tables_give_the_same_labels(labelled, tables, tiny_model_path, tmp_path):
     predict.main(command(tables, tiny_model_path, tmp_path / "out"))
     rows = read(tmp_path / "out")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ import torch
 from tests.tiny_recipe import last_weights, run, same, write
 from training import loop
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.loop import Progress, Run
 from training.run_log import read_log
 
 
@@ -123,6 +125,29 @@ def test_a_run_that_stopped_early_goes_on_without_that_rule(tiny_data_path, tmp_
     assert epochs < 3
     run(recipe, tiny_data_path, tmp_path / "out", "--set", "early_stopping=null")
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("phase_epochs", "best_epoch", "stops"),
+    [
+        ([3, 0], 0, True),
+        ([2, 0], 0, False),
+        ([8, 1], 0, False),  # what the first phase waited is not held against the second
+        ([8, 2], 0, True),
+        ([8, 2], 8, False),
+        ([8, 3], 8, True),
+    ],
+)
+def test_early_stopping_counts_the_epochs_of_one_phase(phase_epochs, best_epoch, stops):
+    phase = 1 if phase_epochs[1] else 0
+    progress = Progress(epoch=sum(phase_epochs), phase=phase, phase_epochs=phase_epochs, best_epoch=best_epoch)
+    run_so_far = SimpleNamespace(
+        progress=progress,
+        recipe=SimpleNamespace(early_stopping=2, select="accuracy", phases=[None, None]),
+        accelerator=SimpleNamespace(print=lambda _: None),
+        _phase_is_over=lambda: False,
+    )
+    assert Run._out_of_epochs(run_so_far) is stops
 
 
 def test_a_log_that_was_cut_short_stops_no_run(tiny_data_path, tmp_path):

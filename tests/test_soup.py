@@ -75,5 +75,5 @@ def test_what_has_no_mean_is_refused(arguments, sentence, tmp_path):
 
 def test_a_model_is_not_written_over(tmp_path):
     paths = [save_member(tmp_path / name, seed, {}) for seed, name in enumerate("ab")]
-    with pytest.raises(ValueError, match="is one of the models; give another folder"):
+    with pytest.raises(ValueError, match="exists already; choose another path"):
         main([*paths, "--output", paths[1]])

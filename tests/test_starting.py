@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from fer_hf.hub import load_model
-from fer_hf.labels import vocabulary
+from fer_hf.labels import FER7, id2label, vocabulary
 from training.config import load_recipe
-from training.train import build_model
+from training.train import build_model, build_teachers
 
 from .tiny_recipe import TINY, write
 
@@ -40,6 +41,18 @@ def test_other_classes_keep_what_is_known_of_those_that_both_have(tiny_model_pat
             assert model["classifier.bias"][number] == start["classifier.bias"][seven.index(name)]
         else:
             assert all(not torch.equal(row, other) for other in start["classifier.weight"])
+
+
+def test_models_of_others_are_refused_before_any_data_are_read(tmp_path):
+    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16)
+    config.id2label = id2label(FER7)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size=16).save_pretrained(tmp_path / "vit")
+    vit = str(tmp_path / "vit")
+    with pytest.raises(ValueError, match="vit is a vit; only models of fer_hf can be started from"):
+        build_model(load_recipe(write(tmp_path, model={"start_from": vit})))
+    with pytest.raises(ValueError, match="vit is a vit; only models of fer_hf can teach"):
+        build_teachers(load_recipe(write(tmp_path, distill={"teacher": vit})))
 
 
 def test_a_start_that_hardly_fits_is_refused(tiny_model_path, tmp_path):

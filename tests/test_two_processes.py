@@ -29,6 +29,7 @@ def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Pat
 
     from fer_hf.hub import load_model
     from training import train
+    from training.averaging import share_statistics
     from training.config import load_recipe
     from training.engine import EpochSampler, predict_logits, split_loader
 
@@ -45,6 +46,10 @@ def _work(rank: int, world: int, port: int, recipe: Path, data: Path, model: Pat
         seen[name] = [batch.tolist() for batch in loader]
     odd = validation.select(range(67))  # does not divide by the batch size or by two
     seen["logits"] = predict_logits(accelerator, loaded.model, odd, loaded.processor.normalize_uint8, 16)
+    norm = torch.nn.BatchNorm1d(3)
+    norm.running_mean.fill_(rank)
+    share_statistics(accelerator, norm)
+    seen["shared_mean"] = norm.running_mean.clone()
     arguments = ["--recipe", str(recipe), "--data", str(data), "--output", str(output), "--tracker", "none"]
     seen["best"] = train.main(arguments).best_score
     torch.save(seen, output / f"seen_{rank}.pt")
@@ -114,6 +119,7 @@ def test_evaluation_is_the_same_and_counts_unequal_batches_once(one_and_two):
 def test_both_processes_agree_and_one_writes(one_and_two):
     _, two, folder = one_and_two
     assert two[0]["best"] == two[1]["best"]
+    assert [seen["shared_mean"].tolist() for seen in two] == [[0.5] * 3] * 2
     assert (folder / "two" / "best" / "model.safetensors").is_file()
     assert len((folder / "two" / "log.jsonl").read_text().splitlines()) == 2
 

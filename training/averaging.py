@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -55,6 +56,15 @@ class WeightAverages:
         # A recipe that was made longer since has other last epochs: what was averaged is not theirs.
         if self.swa is not None and state.get("first_swa_epoch", self.first_swa_epoch) == self.first_swa_epoch:
             self.swa.load_state_dict(state["swa"])
+
+
+@torch.no_grad()
+def share_statistics(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give every process the mean of what all hold as running statistics: each has seen its own part of the batches."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(accelerator.reduce(buffer, "mean"))
 
 
 @torch.no_grad()

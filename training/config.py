@@ -65,7 +65,9 @@ class DataRecipe:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"data.fraction must be in (0, 1]; {self.fraction} was given")
         if self.source.streaming:
-            raise ValueError("data.source.streaming is for labelling; training draws at random: set in_memory to false")
+            raise ValueError(
+                "data.source.streaming reads rows in their order, and training draws at random: set in_memory to false"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ class Recipe:
     precision: str = "auto"  # auto, bf16, fp32; auto is bf16 where that is faster
     compile: bool = False  # torch.compile; worth its minute where plain convolutions dominate: docs/lessons.md
     record: bool = True  # on one GPU, replay each step as a CUDA graph; false launches it kernel by kernel
-    early_stopping: int | None = None  # epochs without a better validation score
+    early_stopping: int | None = None  # epochs of one phase without a better validation score
     select: str = "accuracy"  # the validation figure that chooses the checkpoint: accuracy, macro_f1, loss; or last
     model: ModelRecipe = field(default_factory=ModelRecipe)
     processor: ProcessorRecipe = field(default_factory=ProcessorRecipe)

@@ -32,7 +32,7 @@ from training.views import BATCH
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="a YAML file with data.source.folds and select: last")
-    parser.add_argument("--data", required=True, help="what the folds are of")
+    parser.add_argument("--data", required=True, nargs="+", action="extend", help="what the folds are of")
     parser.add_argument("--output", required=True, type=Path, help="folder for a run of each fold")
     parser.add_argument("--report", required=True, type=Path, help="where the figures over all rows go")
     parser.add_argument(
@@ -56,7 +56,7 @@ def check(recipe: Recipe) -> None:
 def run_fold(arguments: argparse.Namespace, fold: int) -> Scored:
     """What the model of one fold says of it, trained first unless that is done."""
     changes, output = [*arguments.set, f"data.source.fold={fold}"], arguments.output / f"fold_{fold}"
-    command = ["--recipe", arguments.recipe, "--data", arguments.data, "--output", str(output), "--tracker", "none"]
+    command = ["--recipe", arguments.recipe, "--data", *arguments.data, "--output", str(output), "--tracker", "none"]
     train.main([*command, "--set", *changes])
     recipe = load_recipe(arguments.recipe, changes)
     loaded = load(str(output / "best"), "cuda" if torch.cuda.is_available() else "cpu")

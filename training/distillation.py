@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_fer import FerPreTrainedModel
@@ -29,12 +29,11 @@ class DistillRecipe:
 class Teacher:
     """Raw logits of a frozen model for the student's own augmented pictures, in the student's class order."""
 
-    def __init__(self, model: nn.Module, processor: FerImageProcessor, names: tuple[str, ...]):
+    def __init__(self, model: FerPreTrainedModel, processor: FerImageProcessor, names: tuple[str, ...]):
         known = list(model.config.id2label.values())
         if sorted(known) != sorted(names):
             raise ValueError(f"the teacher knows {', '.join(known)}; the student learns {', '.join(names)}")
-        if isinstance(model, FerPreTrainedModel):
-            model.forget()  # of the rows that are learned from it would remember the labels
+        model.forget()  # of the rows that are learned from it would remember the labels
         self.model, self.processor = model.eval().requires_grad_(False), processor
         self.order = torch.tensor([known.index(name) for name in names])
 

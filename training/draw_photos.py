@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 
 from fer_hf.data.sources import drawn_row_ids, load_source
 from fer_hf.labels import FERPLUS_COLUMNS
-from training.files import write_json
+from training.files import require_free, write_json
 
 COUNTS = {"angry": 95, "fear": 192, "happy": 230, "sad": 142, "surprise": 86}  # as published
 FORMATS = ("HEIC", "JPEG", "PNG")
@@ -127,8 +127,7 @@ def _draw_into(arguments: argparse.Namespace) -> None:
 
 
 def _make_folder(arguments: argparse.Namespace) -> None:
-    if arguments.output.exists():
-        raise ValueError(f"{arguments.output} exists already; choose another path or remove it")
+    require_free(arguments.output)
     drawn_row_ids(arguments.ids)  # says what is wrong with the file, if anything is
     drawn = json.loads(arguments.ids.read_text(encoding="utf-8"))
     shares = {key: getattr(arguments, key) for key in ("turned", "misnamed", "corrupt")}

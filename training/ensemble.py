@@ -13,7 +13,7 @@ from pathlib import Path
 from fer_hf.hub import load_model, save_portable
 from fer_hf.model_folder import DESCRIPTION, is_described
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification, shared_processor
-from training.files import write_json
+from training.files import require_free, write_json
 from training.provenance import read_used, record_used, used_by_any
 from training.scoring import folder_of
 
@@ -26,10 +26,9 @@ def join(
 ) -> Path:
     """The portable folder of an ensemble of saved models (folders or Hub ids), with the data that any of them has seen.
 
-    Raises ValueError where the members' classes or face framing differ, or ``output`` is one of them.
+    Raises ValueError where the members' classes or face framing differ, or something is at ``output``.
     """
-    if any(Path(member).resolve() == output.resolve() for member in members):
-        raise ValueError(f"{output} is a member, which an ensemble in its place would delete; choose another path")
+    require_free(output)
     loaded = [load_model(member) for member in members]
     pairs, names = [(one.model, one.processor) for one in loaded], [Path(member).resolve().name for member in members]
     ensemble = FerEnsembleForImageClassification.from_members(pairs, weights, names, image_size).eval()
@@ -63,6 +62,7 @@ def describe(
 
 def join_described(described: Path, output: Path) -> Path:
     """The portable folder of the ensemble that a folder describes, with its temperature and what it has seen."""
+    require_free(output)
     loaded = load_model(described)
     folder = save_portable(loaded.model, loaded.processor, output)
     record_used(folder, read_used(described))

@@ -80,6 +80,8 @@ def evaluate(loaded: Loaded, arguments: argparse.Namespace) -> dict:
     if arguments.fit_temperature or arguments.fit_weights:
         store_calibration(loaded, split, arguments)
     shares = seen(loaded.folder, split)
+    if arguments.split != "train" and (shares["train"] or 0) >= SAME_DATA:
+        print(f"{loaded.name} was trained on {shares['train']:.0%} of these pictures", file=sys.stderr)
     fitted_here = tuple(role for role in FITTED if (shares[role] or 0) >= SAME_DATA)
     scored = score(loaded, split, arguments.tta, arguments.batch_size, fitted_here)
     report = head(loaded, split, arguments) | {"rows_left_out": left_out}

@@ -57,7 +57,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--format", default="onnx", choices=("onnx",))
     parser.add_argument("--output", type=Path, help="folder for the files (default: the model's own)")
     parser.add_argument("--int8", action="store_true", help="also quantise to 8 bits; needs --data")
-    parser.add_argument("--data", help="calibrates on its train and measures on its validation split")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", help="calibrates on its train and measures on its validation split"
+    )
     add_reading_arguments(parser)
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
     parser.add_argument("--calibration-rows", type=positive, default=512, help="of train (default: %(default)s)")

@@ -6,6 +6,12 @@ import tempfile
 from pathlib import Path
 
 
+def require_free(path: Path) -> None:
+    """Raise ValueError where something is at ``path``, other than an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} exists already; choose another path or remove it")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, readable by all: beside its place, flushed, then renamed."""
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

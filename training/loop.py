@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from fer_hf import metrics
 from fer_hf.data.loaders import ArraySplit, LazySplit
-from training.averaging import WeightAverages, recompute_batch_norms
+from training.averaging import WeightAverages, recompute_batch_norms, share_statistics
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Phase, Recipe
 from training.distillation import Teacher
@@ -260,9 +260,10 @@ class Run:
             if self._phase_is_over():
                 self.progress.phase += 1
                 self._enter_phase(self.progress.phase)
-            started = time.perf_counter()
+            started, done = time.perf_counter(), self.progress.batch
             train_figures = self._train_epoch()
-            self._after_epoch(train_figures, time.perf_counter() - started)
+            pictures = (self.batches - done) * self.recipe.batch_size  # of this call, where the epoch was begun before
+            self._after_epoch(train_figures, pictures, time.perf_counter() - started)
         if not self.progress.finished:
             if self.averages.swa is not None and self.averages.swa.n_averaged > 0:  # none, where it stopped before
                 self._finish_swa()
@@ -272,7 +273,8 @@ class Run:
         return self.progress
 
     def _out_of_epochs(self) -> bool:
-        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        before = self.progress.epoch - self.progress.phase_epochs[self.progress.phase]  # epochs of earlier phases
+        waited = self.progress.epoch - 1 - max(self.progress.best_epoch, before - 1)
         if self.recipe.early_stopping is not None and waited >= self.recipe.early_stopping:
             self.accelerator.print(f"stopping early: no better {self.recipe.select} for {waited} epochs")
             return True
@@ -306,12 +308,12 @@ class Run:
             progress.batch += 1
             progress.step += 1
             bar.update(self.recipe.batch_size)
-            due = self._save_is_due()
+            # Gradients that still wait for others are in no checkpoint, and processes have clocks of their own.
+            due = self.accelerator.num_processes == 1 and self.accelerator.sync_gradients and self._save_is_due()
             if due or progress.batch % LOOK_AT_LOSS_EVERY == 0 or progress.batch == self.batches:
                 self._check(losses, bar)
                 losses = losses[-1:]
-            # Gradients that still wait for others are in no checkpoint.
-            if due and self.accelerator.num_processes == 1 and self.accelerator.sync_gradients:
+            if due:
                 self.save()
         bar.close()
         columns = self.accelerator.gather(self._seen_columns())
@@ -333,13 +335,14 @@ class Run:
             )
         bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
 
-    def _after_epoch(self, train_figures: dict[str, float], seconds: float) -> None:
+    def _after_epoch(self, train_figures: dict[str, float], pictures: int, seconds: float) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.phase_epochs[progress.phase] += 1
         progress.seconds += seconds
         self.averages.after_epoch(self._bare_model(), progress.epoch)
         judged = self.averages.evaluated(self._bare_model())
+        share_statistics(self.accelerator, judged)
         figures = self._judge(judged)
         score = self._score(figures)
         self.schedule.after_epoch(score)
@@ -347,7 +350,7 @@ class Run:
             "epoch": progress.epoch,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": round(seconds, 2),
-            "images_per_second": round(self.batches * self.recipe.batch_size / seconds, 1),
+            "images_per_second": round(pictures / seconds, 1),
             **{f"train_{name}": value for name, value in train_figures.items()},
             **{f"validation_{name}": value for name, value in figures.items()},
         }
@@ -355,7 +358,7 @@ class Run:
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch - 1
             self._keep_best(judged)
-        # On a GPU an epoch may take a second, and its checkpoint as long. Several processes have clocks of their own.
+        # On a GPU an epoch may take a second, and its checkpoint as long.
         if self._save_is_due() or self.accelerator.num_processes > 1:
             self.save()
 
@@ -391,6 +394,7 @@ class Run:
         model = self.averages.swa.module
         self.sampler.begin_epoch(self.recipe.epochs)
         recompute_batch_norms(model, (self.normalize(self.train_data.fetch(batch)[0]) for batch in self.loader))
+        share_statistics(self.accelerator, model)
         score = self._score(self._judge(model))
         self.accelerator.print(f"averaged weights of the last epochs: {self.recipe.select} {abs(score):.4g}")
         if score > self.progress.best_score or self.recipe.select == "last":

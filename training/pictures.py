@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, errors
 
 from fer_hf.data.sources_files import picture_files
+from fer_hf.data.sources_rows import file_size
 from fer_hf.data.sources_tables import COLUMN_NAMES, picture_of
 
 Picture = Path | bytes | np.ndarray
@@ -103,7 +104,7 @@ def _files(source: str, files: dict[str, str]) -> Pictures:
     names, places = list(files), list(files.values())
     digest = hashlib.sha256()
     for name, place in files.items():
-        digest.update(f"{name} {Path(place).stat().st_size}\n".encode(errors="surrogateescape"))
+        digest.update(f"{name} {file_size(Path(place))}\n".encode(errors="surrogateescape"))
 
     def rows(start: int, stop: int) -> Iterator[tuple[str, Path]]:
         for name, place in zip(names[start:stop], places[start:stop], strict=True):

@@ -21,7 +21,7 @@ from fer_hf.hub import ModelError, save_portable
 from fer_hf.models.layers_memory import NeighbourMemory
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
 from training.config import Recipe, load_recipe
-from training.files import write_json, write_text
+from training.files import require_free, write_json, write_text
 from training.provenance import describe, read_used, record_used, seen_by_any
 from training.scoring import Loaded, hash_weights, load
 from training.train import load_data
@@ -36,7 +36,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, type=Path, help="a folder that train.py wrote, with its recipe.yaml")
     parser.add_argument("--data", required=True, nargs="+", action="extend", help="what it was trained on")
     parser.add_argument("--votes", help="fer2013new.csv, where the data carries no FER+ votes")
-    parser.add_argument("--output", required=True, type=Path, help="the model folder to write, another one")
+    parser.add_argument("--output", required=True, type=Path, help="the model folder to write, a new one")
     parser.add_argument(
         "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys to override"
     )
@@ -137,10 +137,7 @@ def command(arguments: argparse.Namespace) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Write the model with its memory, and what it was trained with, to the output folder."""
     arguments = parse_arguments(argv)
-    if arguments.output.resolve() == arguments.model.resolve():
-        raise ValueError(
-            f"--output is the folder of --model, {arguments.model}; give another one, which can be compared"
-        )
+    require_free(arguments.output)
     recipe = recipe_of(arguments.model, [*arguments.set, "data.in_memory=true"])
     settings = {f"memory_{name}": getattr(arguments, name) for name in ("size", "weight", "temperature")}
     loaded = open_model(arguments.model, arguments.device, **settings)

@@ -159,7 +159,10 @@ def _statistics(scored: Scored, probabilities: np.ndarray) -> Statistics:
         if shares is not None:
             divergence = jensen_shannon(probabilities, shares)
             figures["js_divergence"] = _weighted_mean(divergence, weights * rated)
-        figures |= {f"class_{name}": getattr(scores, name) for name in ("precision", "recall", "f1")}
+        occurs = {"recall": scores.support}  # what has no rows, in a draw or at all, has no recall
+        for name in ("precision", "recall", "f1"):
+            cases = occurs.get(name, scores.support + scores.predicted)
+            figures[f"class_{name}"] = np.where(cases > 0, getattr(scores, name), np.nan)
         return figures | {"class_auc": areas}
 
     return of_draws

@@ -26,7 +26,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder or Hub id")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", help="a data set as in eval.py; rows are drawn by seed")
+    source.add_argument("--data", nargs="+", action="extend", help="data as in eval.py; rows are drawn by seed")
     source.add_argument("--photos", type=Path, help="a folder of photos with any number of faces")
     add_reading_arguments(parser)
     parser.add_argument("--split", default="validation")
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         samples = samples_of_data(recognizer, arguments)
     if not samples:
-        raise ValueError(f"no face was found in {arguments.photos or arguments.data}; give pictures that show one")
+        raise ValueError(f"no face was found in {arguments.photos}; give pictures that show one")
     name = Path(arguments.model).resolve().name if Path(arguments.model).is_dir() else arguments.model
     save_figure(sample_figure(samples, f"{name}: perceived expression and Grad-CAM"), arguments.output)
     print(f"{len(samples)} samples in {arguments.output}")

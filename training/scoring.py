@@ -16,7 +16,6 @@ import yaml
 from fer_hf.data.loaders import ArraySplit, load_arrays
 from fer_hf.data.sources import SourceOptions, load_source
 from fer_hf.download import ModelError, download_model
-from fer_hf.hub import load_model
 from fer_hf.model_folder import weight_files
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from fer_hf.models.modeling_ensemble import FerEnsembleForImageClassification
@@ -28,6 +27,7 @@ from training.precision import layout
 from training.provenance import FILE_NAME as USED
 from training.provenance import row_ids_sha256
 from training.report import Scored
+from training.starting import load_ours
 from training.views import View, parse_views, predict_views
 
 LABELS = ("fer2013", "ferplus-majority", "dataset")
@@ -38,7 +38,13 @@ RECORDS = (USED, "recipe.yaml")
 
 def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a command what says which rows are scored, by which labels, and how intervals are drawn."""
-    parser.add_argument("--data", required=True, help="folder of parquet, fer2013.csv, class folders or a Hub id")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="folders of parquet, fer2013.csv, class folders or Hub ids; several merge",
+    )
     add_reading_arguments(parser)
     parser.add_argument("--split", default="validation", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--labels", default="fer2013", choices=LABELS, help="what is right (default: %(default)s)")
@@ -113,11 +119,10 @@ def warn_of_other_reading(loaded: "Loaded", options: SourceOptions) -> None:
     """Say on stderr where a model learned from data that were read otherwise: labels or splits may not be the same."""
     path = loaded.folder / "recipe.yaml"
     learned = yaml.safe_load(path.read_text(encoding="utf-8"))["data"].get("source", {}) if path.is_file() else {}
-    other = {
-        key: learned[key]
-        for key in ("numbering", "remap", "splits", "folds", "fold")
-        if key in learned and learned[key] != getattr(options, key)
-    }
+    keys = ["numbering", "remap", "splits", "folds", "fold"]
+    if learned.get("splits") or learned.get("folds"):
+        keys += ["seed", "subject_pattern", "leave_out"]  # by which rows fall into them
+    other = {key: learned[key] for key in keys if key in learned and learned[key] != getattr(options, key)}
     if other:
         pairs = " ".join(
             shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
@@ -146,9 +151,7 @@ class Loaded:
 
 def load(name_or_path: str, device: str) -> Loaded:
     """A model and its processor from a folder or the Hub. Raises ValueError where it is no model of this package."""
-    loaded = load_model(name_or_path)
-    if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
-        raise ValueError(f"{name_or_path} is a {loaded.model.config.model_type}; only models of fer_hf are scored")
+    loaded = load_ours(name_or_path, "are scored")
     name, folder = model_name(name_or_path), folder_of(name_or_path, loaded.revision)
     model = loaded.model.to(device, memory_format=layout(loaded.model, torch.device(device)))
     return Loaded(name, model, loaded.processor, folder, hash_weights(folder))
@@ -181,7 +184,7 @@ def hash_weights(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_split(data: str, split: str, options: SourceOptions) -> datasets.Dataset:
+def load_split(data: list[str], split: str, options: SourceOptions) -> datasets.Dataset:
     """One split of a data set, as ``fer_hf.data.sources`` reads it.
 
     Raises ValueError that names the splits there are.
@@ -189,8 +192,8 @@ def load_split(data: str, split: str, options: SourceOptions) -> datasets.Datase
     splits = load_source(data, options)
     if split not in splits:
         raise ValueError(
-            f"{data} has no split {split!r}; it has {', '.join(splits)}: choose one with --split, or cut it from train "
-            f"as training did, such as --source splits.{split}=0.25"
+            f"{' '.join(data)} has no split {split!r}; it has {', '.join(splits)}: choose one with --split, or cut it "
+            f"from train as training did, such as --source splits.{split}=0.25"
         )
     return splits[split]
 
@@ -202,7 +205,9 @@ def open_split(loaded: Loaded, arguments: argparse.Namespace) -> tuple[ArraySpli
     return labelled_rows(loaded, arguments.data, arguments.split, options, arguments.labels)
 
 
-def labelled_rows(loaded: Loaded, data: str, split: str, options: SourceOptions, labels: str) -> tuple[ArraySplit, int]:
+def labelled_rows(
+    loaded: Loaded, data: list[str], split: str, options: SourceOptions, labels: str
+) -> tuple[ArraySplit, int]:
     """A split as the model takes it, and how many rows were left out for lack of a label.
 
     Raises ValueError where none is left.
@@ -210,7 +215,9 @@ def labelled_rows(loaded: Loaded, data: str, split: str, options: SourceOptions,
     source = load_split(data, split, options)
     rows = load_arrays(source, loaded.processor, labels=labels, names=loaded.class_names)
     if not len(rows):
-        raise ValueError(f"{data}: none of the {len(source):,} rows of its split {split} has a label of {labels}")
+        raise ValueError(
+            f"{' '.join(data)}: none of the {len(source):,} rows of its split {split} has a label of {labels}"
+        )
     return rows, len(source) - len(rows)
 
 

@@ -16,7 +16,7 @@ import torch
 from fer_hf.hub import ModelError, save_portable
 from fer_hf.models.configuration_ensemble import shares
 from fer_hf.models.modeling_fer import FerPreTrainedModel
-from training.files import write_json, write_text
+from training.files import require_free, write_json, write_text
 from training.provenance import read_used, record_used, used_by_any
 from training.scoring import Loaded, load
 
@@ -70,12 +70,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="two or more model folders or Hub ids")
     parser.add_argument("--weights", nargs="+", type=float, help="one a model; equal where absent")
-    parser.add_argument("--output", required=True, type=Path, help="the model folder to write, another one")
+    parser.add_argument("--output", required=True, type=Path, help="the model folder to write, a new one")
     arguments = parser.parse_args(argv)
     if len(arguments.models) < 2:
         raise ValueError(f"a mean is of two or more models; {len(arguments.models)} was given")
-    if any(Path(model).resolve() == arguments.output.resolve() for model in arguments.models):
-        raise ValueError(f"--output {arguments.output} is one of the models; give another folder")
+    require_free(arguments.output)
     weights = shares(arguments.weights, len(arguments.models))
     loaded = [load(model, "cpu") for model in arguments.models]
     check(loaded)

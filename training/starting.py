@@ -3,9 +3,19 @@
 import torch
 from torch import nn
 
-from fer_hf.hub import LoadedModel
+from fer_hf.hub import LoadedModel, load_model
+from fer_hf.models.image_processing_fer import FerImageProcessor
+from fer_hf.models.modeling_fer import FerPreTrainedModel
 
 CLASSIFIER = "classifier."
+
+
+def load_ours(name_or_path: str, use: str) -> LoadedModel:
+    """A saved model of this package. Raises ValueError for others, of which only ours ``use``."""
+    loaded = load_model(name_or_path)
+    if not isinstance(loaded.model, FerPreTrainedModel) or not isinstance(loaded.processor, FerImageProcessor):
+        raise ValueError(f"{name_or_path} is a {loaded.model.config.model_type}; only models of fer_hf {use}")
+    return loaded
 
 
 def continue_from(start: LoadedModel, labels: dict) -> nn.Module:

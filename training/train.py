@@ -19,7 +19,7 @@ from fer_hf.data.audit import quick_findings
 from fer_hf.data.audit_scan import scan
 from fer_hf.data.loaders import ArraySplit, LazySplit, load_arrays, load_lazy
 from fer_hf.data.sources import load_source
-from fer_hf.hub import ModelError, load_model, save_portable
+from fer_hf.hub import ModelError, save_portable
 from fer_hf.labels import id2label, label2id
 from fer_hf.models.image_processing_fer import FerImageProcessor
 from training.checkpoints import CheckpointError, latest_checkpoint
@@ -31,7 +31,7 @@ from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
 from training.provenance import inherit_used, record_teachers, write_used
 from training.recording import RecordingError
-from training.starting import continue_from, warm_start
+from training.starting import continue_from, load_ours, warm_start
 
 _MAY_CHANGE = ("name", "source", "claim", "claimed_accuracy", "trials", "epochs", "phases", "early_stopping", "record")
 
@@ -89,7 +89,7 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, FerImageProcessor]:
     names = recipe.data.names
     labels = {"id2label": id2label(names), "label2id": label2id(names)}
     set_seed(recipe.seed)
-    start = load_model(recipe.model.start_from) if recipe.model.start_from else None
+    start = load_ours(recipe.model.start_from, "can be started from") if recipe.model.start_from else None
     if start and not recipe.model.config:
         kind = start.model.config.model_type
         if recipe.processor != ProcessorRecipe() or recipe.model.type not in (ModelRecipe.type, kind):
@@ -127,7 +127,7 @@ def build_teachers(recipe: Recipe) -> dict[str, Teacher]:
     teachers = {}
     for distill in (phase.distill or recipe.distill for phase in recipe.phases):
         if distill.teacher and distill.teacher not in teachers:
-            loaded = load_model(distill.teacher)
+            loaded = load_ours(distill.teacher, "can teach")
             teachers[distill.teacher] = Teacher(loaded.model, loaded.processor, recipe.data.names)
     return teachers
 

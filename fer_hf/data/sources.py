@@ -24,7 +24,7 @@ from fer_hf.data.sources_files import (
     picture_files,
 )
 from fer_hf.data.sources_merge import merge_sources
-from fer_hf.data.sources_rows import Listing, file_state, remap_key, split_name
+from fer_hf.data.sources_rows import Listing, file_state, remap_key, split_of_place
 from fer_hf.data.sources_store import SourceReport, store
 from fer_hf.data.sources_stream import stream_tables
 from fer_hf.data.sources_tables import Tables, open_hub, open_parquet, parquet_files, table_listing
@@ -229,7 +229,7 @@ def _open_tables(spec: str | Path, options: SourceOptions) -> tuple[Tables, list
     """The tables of a source and what changes when they do, or None where it is a file or folder of another kind."""
     path = Path(spec)
     if path.is_dir() or path.suffix.lower() == ".parquet":
-        files = parquet_files(path) if path.is_dir() else {split_name(path.name) or "train": [path]}
+        files = parquet_files(path) if path.is_dir() else {split_of_place(path.name) or "train": [path]}
         if not files:
             return None
         state = [f"{split} {file_state(file)}" for split, of_split in files.items() for file in of_split]

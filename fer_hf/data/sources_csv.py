@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_hf.data.ferplus import read_votes
-from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_state, split_name, table_row_id
+from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_state, label_text, split_name, table_row_id
 from fer_hf.labels import NUMBERINGS
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _pixel_row(
         raise ValueError(f"Usage is {usage[:20]!r}; it should be Training, PublicTest or PrivateTest")
     index = seen.get(split, 0)
     seen[split] = index + 1  # before anything can fail: a bad row keeps its place, and its votes, in the order
-    label = values["emotion"].strip()
+    label = label_text(values["emotion"])
     if not label.isdecimal() or int(label) not in names:
         raise ValueError(f"emotion is {label[:20]!r}; it should be a number from {min(names)} to {max(names)}")
     row_votes = votes_of(votes, split, index)

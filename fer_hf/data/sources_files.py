@@ -16,10 +16,12 @@ from fer_hf.data.sources_rows import (
     file_state,
     files_under,
     known_label,
+    label_text,
     named_split,
     resolve_labels,
     split_name,
     split_of_path,
+    split_of_place,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +66,10 @@ def class_folder_listing(root: Path, pictures: list[Path], options: "SourceOptio
         raise ValueError(f"votes are matched by row order, which {root} has none of: give fer2013.csv or its parquet")
     places = _places(root, pictures, options)
     if any(label == "" for label, _ in places.values()):
-        raise ValueError(f"{root} has pictures that are in no folder named after an expression, such as {root}/happy")
+        stray = next(file for file in pictures if places[file.parent][0] == "")
+        raise ValueError(
+            f"{stray} is in no folder named after an expression, such as {root}/happy; move it, or leave it out"
+        )
     names, notes = resolve_labels((label for label, _ in places.values()), options.remap, options.numbering)
 
     def rows() -> Iterator[Row]:
@@ -94,8 +99,8 @@ def _places(root: Path, pictures: list[Path], options: "SourceOptions") -> dict[
 
 
 def _place(parts: tuple[str, ...], options: "SourceOptions") -> tuple[str, str | None]:
-    split = next((name for name in map(split_name, parts) if name), None)
-    candidates = [part for part in reversed(parts) if not split_name(part)]
+    split = next((name for name in map(split_of_place, parts) if name), None)
+    candidates = [part for part in reversed(parts) if not split_of_place(part)]
     known = [part for part in candidates if _is_known(part, options)]
     if len({known_label(part, options.remap) for part in known}) > 1:
         raise ValueError(
@@ -155,7 +160,7 @@ def file_list_listing(lists: list[Path], root: Path, options: "SourceOptions") -
                 yield SkippedRow(f"{path.name}, row {number}", f"{entry['file'][:80]!r}: {fault}")
                 continue
             place = file.relative_to(root)
-            split = split or split_name(place.name) or split_name(path.stem) or split_of_path(place.parent)
+            split = split or split_name(place.name) or split_of_place(path.name) or split_of_path(place.parent)
             subject = entry["subject"] or subject_of(file.name, options.subject_pattern)
             yield Row(readable(place), file, names[entry["label"]], split, subject)
 
@@ -213,7 +218,8 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     columns = {"file": FILE_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS, "subject": SUBJECT_COLUMNS}
     columns = {key: _column(header, names) for key, names in columns.items()}
     for number, values in csv_rows(path):
-        yield number, {key: values[column].strip() if column else None for key, column in columns.items()}
+        entry = {key: values[column].strip() if column else None for key, column in columns.items()}
+        yield number, entry | {"label": label_text(entry["label"])}
 
 
 def _column(header: list[str], names: tuple[str, ...]) -> str | None:

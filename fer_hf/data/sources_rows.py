@@ -18,6 +18,10 @@ SPLIT_ALIASES = {
 _SPLIT_PATTERNS = {
     split: re.compile(rf"(?:{'|'.join(names)})(?![a-z])", re.IGNORECASE) for split, names in SPLIT_ALIASES.items()
 }
+_LAST_WORDS = {
+    split: re.compile(rf".*[-_. ](?:{'|'.join(names)})(?:-\d+-of-\d+)?(?:\.[a-z]\w*)?", re.IGNORECASE)
+    for split, names in SPLIT_ALIASES.items()
+}
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,19 @@ def split_name(text: str) -> str | None:
     return next((split for split, pattern in _SPLIT_PATTERNS.items() if pattern.match(text.strip())), None)
 
 
+def split_of_place(name: str) -> str | None:
+    """The split that the name of a file or folder begins or ends with (``train-0.parquet``, ``fer_val.csv``), or None.
+
+    >>> split_of_place("fer_test-00000-of-00002.parquet")
+    'test'
+    """
+    last = (split for split, pattern in _LAST_WORDS.items() if pattern.fullmatch(name))
+    return split_name(name) or next(last, None)
+
+
 def split_of_path(path: Path) -> str | None:
     """The split that the last part of a path below a source names, else the one before it, and so on, or None."""
-    return next((split for part in reversed(path.parts) if (split := split_name(part))), None)
+    return next((split for part in reversed(path.parts) if (split := split_of_place(part))), None)
 
 
 def named_split(written: str, column: str) -> str | None:
@@ -113,6 +127,12 @@ def file_state(path: Path) -> str:
 def file_size(path: Path) -> int:
     """Bytes in the file; 0 for a link that leads nowhere."""
     return path.stat().st_size if path.exists() else 0
+
+
+def label_text(value: int | float | str | None) -> str:
+    """A label as it is written, "" for none; numbers of a column that had gaps have become ``3.0``, or NaN."""
+    text = "" if value is None or value != value else str(value).strip()
+    return re.sub(r"^(\d{1,3})\.0+$", r"\1", text)
 
 
 def resolve_labels(

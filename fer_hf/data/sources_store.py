@@ -22,7 +22,7 @@ from fer_hf.data.sources_pictures import stored_picture
 from fer_hf.data.sources_rows import Listing, Row, SkippedRow, file_size
 from fer_hf.labels import target_label, vocabulary
 
-SCHEMA_VERSION = 3  # part of every key: raise it when what is stored for the same source changes
+SCHEMA_VERSION = 4  # part of every key: raise it when what is stored for the same source changes
 _GROUP_BYTES, _GROUP_ROWS = 2 << 20, 200  # decoded by a thread in one go; a photo of 2 MB may be 20 MB as PNG
 _BATCH_BYTES = 16 << 20
 

@@ -20,10 +20,12 @@ from fer_hf.data.sources_rows import (
     file_state,
     files_under,
     known_label,
+    label_text,
     named_split,
     resolve_labels,
     split_name,
     split_of_path,
+    split_of_place,
     table_row_id,
 )
 from fer_hf.labels import NUMBERINGS
@@ -44,10 +46,10 @@ COLUMN_NAMES = {
 
 
 def parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """The parquet files of a folder and its subfolders by split, which starts a file's name or its nearest folder's."""
+    """The parquet files of a folder and its subfolders by split, which its name names or its nearest folder's."""
     by_split: dict[str, list[Path]] = {}
     for file in sorted(file for file in files_under(folder) if file.suffix == ".parquet"):
-        split = split_of_path(file.relative_to(folder)) or split_name(folder.name) or "train"
+        split = split_of_path(file.relative_to(folder)) or split_of_place(folder.name) or "train"
         by_split.setdefault(split, []).append(file)
     return by_split
 
@@ -108,11 +110,12 @@ class TableReader:
         return Row(row_id, picture, label, split, subject, votes)
 
     def _label(self, value: int | str | None) -> str:
-        if value is None or (self.class_names and value == -1):  # the Hub's sign for a test row without label
+        text = label_text(value)
+        if not text or (self.class_names and value == -1):  # the Hub's sign for a test row without label
             raise ValueError("it has no label")
         if self.class_names and not 0 <= value < len(self.class_names):
             raise ValueError(f"its label is {value}; the {len(self.class_names)} classes are numbered from 0")
-        text = self.class_names[value] if self.class_names else _label_text(value)
+        text = self.class_names[value] if self.class_names else text
         return self.names.get(text) or known_label(text, self.remap)
 
 
@@ -200,12 +203,7 @@ def _written_labels(tables: Tables, column: str, options: "SourceOptions") -> It
                 f"before a stream has been read: give numbering as {', '.join(NUMBERINGS)}, or read it whole"
             )
         return []
-    return {_label_text(value) for table in tables.values() for value in table.unique(column) if value is not None}
-
-
-def _label_text(value: int | float | str) -> str:
-    """A label as it is written; numbers of a column that had gaps have become floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return {label_text(value) for table in tables.values() for value in table.unique(column)} - {""}
 
 
 def _is_number(feature: Any) -> bool:

@@ -111,7 +111,7 @@ def _rows(record: dict, thumbnails: Sequence[str]) -> str:
     return "".join(
         f'<tr><td><img src="{thumbnail}" alt=""></td><td>{name}</td><td>{number}</td>'
         f"<td>{escape(' or '.join(face['between']))}</td>"
-        f'<td data-value="{face["score"]}">{percent(face["score"])}</td></tr>'
+        f'<td data-value="{face["score"]:.6f}">{percent(face["score"])}</td></tr>'
         for number, (face, thumbnail) in enumerate(zip(record["faces"], thumbnails, strict=True), 1)
     )
 

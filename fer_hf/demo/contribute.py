@@ -1,5 +1,6 @@
 """The Contribute tab: correct a label, or offer labelled photos in a zip; stored only with consent, withdrawable."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -178,18 +179,25 @@ def audit_zip(desk: Desk, store: Store, uploads: Sequence[Upload], progress: Pro
 
 
 def _offer_of(desk: Desk, store: Store, upload: Upload) -> Offer:
-    folder = PurePosixPath(upload.name).parent.name
-    try:
-        label = canonical_label(folder)
-    except ValueError as error:
-        raise Refused(f"The folder {folder!r} is no expression; use {', '.join(store.labels)}.") from error
-    if label not in store.labels:
-        raise Refused(f"{label} is not collected here; use {', '.join(store.labels)}.")
+    label = _label_of(PurePosixPath(upload.name).parent.name, store.labels)
     found = desk.recognize(upload)
     if len(found.predictions) != 1:
         raise Refused(f"{len(found.predictions)} faces; a labelled photo must show exactly one.")
     one = found.predictions[0]
     return Offer(cut_face(found.photo, one.face), label, one.label)
+
+
+def _label_of(folder: str, labels: Sequence[str]) -> str:
+    """The label, as it is collected here, that a folder's name stands for."""
+    try:
+        meant = canonical_label(folder)
+    except ValueError as error:
+        raise Refused(f"The folder {folder!r} is no expression; use {', '.join(labels)}.") from error
+    for label in labels:
+        with contextlib.suppress(ValueError):  # a model may have classes that are no expressions
+            if canonical_label(label) == meant:
+                return label
+    raise Refused(f"{meant} is not collected here; use {', '.join(labels)}.")
 
 
 def take_zip(

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fer_hf.demo.calls import REFUSALS
-from fer_hf.demo.limits import Held, Refused
+from fer_hf.demo.limits import Held, Refused, end_with_server
 
 SILENT_S = 150.0
 """How long a page may be silent while its work waits or runs; browsers wake a hidden one once a minute."""
@@ -68,14 +68,16 @@ class Jobs:
         self.capacity, self.silent_s = running + waiting, silent_s
         self.kept_s, self.kept_results = kept_s, kept_results
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-job")
+        self._undoers = ThreadPoolExecutor(1, thread_name_prefix="fer-undo")
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
         self._forgotten: deque[str] = deque(maxlen=REMEMBERED_IDS)
+        end_with_server(self)
 
     def start(self, work: Work, undo: Callable[[dict], object] | None = None) -> str:
         """The id of the work, which waits for its turn. Raises Refused when too much waits already.
 
-        ``undo`` is called, by a worker, with a result that nobody fetched before the job was called off.
+        ``undo`` is called, by a thread of its own, with a result that nobody fetched before the job was called off.
         """
         self._forget()
         with self._lock:
@@ -114,7 +116,16 @@ class Jobs:
         if found is not None:
             found.progress.called_off = True
             if not found.future.cancel() and found.undo is not None:
-                found.future.add_done_callback(lambda late: self._workers.submit(_undo, found.undo, late))
+                found.future.add_done_callback(lambda late: self._undoers.submit(_undo, found.undo, late))
+
+    def end(self) -> None:
+        """Call all jobs off and wait until what ran has stopped and what nobody has fetched is undone."""
+        with self._lock:
+            known = list(self._jobs)
+        for job in known:
+            self.cancel(job)
+        self._workers.shutdown(cancel_futures=True)
+        self._undoers.shutdown()
 
     def _forget(self) -> None:
         now = time.monotonic()

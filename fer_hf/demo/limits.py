@@ -8,11 +8,12 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +30,27 @@ Result = TypeVar("Result")
 
 class Refused(Exception):
     """A request that is not done; the message is one sentence for the visitor."""
+
+
+class Working(Protocol):
+    """What has threads at work."""
+
+    def end(self) -> None:
+        """Start nothing that waits."""
+
+
+_WORKING: "weakref.WeakSet[Working]" = weakref.WeakSet()
+
+
+def end_with_server(working: Working) -> None:
+    """Have ``end_work`` end this, for as long as somebody uses it."""
+    _WORKING.add(working)
+
+
+def end_work() -> None:
+    """Call off what waits or runs for visitors, who cannot be answered any more; Python would first do all of it."""
+    for working in list(_WORKING):
+        working.end()
 
 
 class BodyLimit:
@@ -122,6 +144,11 @@ class Line:
         self._workers = ThreadPoolExecutor(running, thread_name_prefix="fer-work")
         self._lock = threading.Lock()
         self._open = 0
+        end_with_server(self)
+
+    def end(self) -> None:
+        """Start nothing that waits; what runs goes on."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, work: Callable[..., Result], args: tuple[Any, ...]) -> "Future[Result]":
         with self._lock:

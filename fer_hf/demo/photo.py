@@ -41,8 +41,7 @@ def _page_html(examples: Sequence[str]) -> str:
     camera = '<button class="fer-button" type="button" data-camera="open">Use the camera</button>'
     shown = f'<div class="fer-examples"><h2>Two examples</h2><div class="fer-pair">{"".join(examples)}</div></div>'
     ask = NOTICE + drop_zone("photo", "Choose a photo", hint, more=camera) + _CAMERA + STATUS
-    said = '<p class="fer-said" role="status"></p>'  # for screen readers: the answer's summary
-    return frame(ask + said, shown, answer_label="Result", max_bytes=limit)
+    return frame(ask, shown, answer_label="Result", max_bytes=limit)
 
 
 _CAMERA = """<div class="fer-camera" hidden><video playsinline muted aria-label="Camera preview"></video>

@@ -44,7 +44,7 @@ def _rows(report: Mapping) -> list[str]:
 
 def figure(value: float | Mapping | None) -> str:
     """``0.876 (0.864–0.888)`` from a number or from ``{"value", "low", "high"}``; a dash for None."""
-    if value is None:
+    if value is None or (isinstance(value, Mapping) and value["value"] is None):
         return "–"
     if not isinstance(value, Mapping):
         return f"{value:.3f}"

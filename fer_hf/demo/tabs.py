@@ -7,7 +7,10 @@ import gradio as gr
 from fer_hf.demo.limits import MEGABYTE, REQUEST_BYTES
 
 PHOTO_FILES = "image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp,.gif"
-STATUS = '<p class="fer-error" role="alert"></p><p class="fer-progress" role="status"></p>'
+STATUS = (
+    '<p class="fer-error" role="alert"></p><p class="fer-progress" role="status"></p>'
+    '<p class="fer-said" role="status"></p>'  # for screen readers: the answer's summary
+)
 JOB_STATUS = (
     f'{STATUS}<progress class="fer-meter" hidden aria-label="Progress"></progress>'
     '<button class="fer-button fer-cancel" type="button" hidden>Stop</button>'

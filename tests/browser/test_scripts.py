@@ -187,3 +187,66 @@ def test_the_legend_and_the_timeline_follow_the_model(open_page):
     expect(legend).to_have_text(["fear", "happy", "sad"])
     page.locator("#played").get_by_role("button", name="Stop the camera").click()
     expect(legend).to_have_count(0)
+
+
+def test_a_camera_outlives_answers_that_fail_for_a_moment_and_stops_at_the_others_and_when_it_is_gone(open_page):
+    page = open_tab(open_page, "Webcam")
+    page.evaluate("""() => {
+      window.answers = [null, { error: "Busy, please try again in a moment." }];
+      play("webcam", "webcamTab", {
+        look: async () => {
+          if (answers.length) return answers.shift() ?? Promise.reject(new Error("offline"));
+          const scores = { happy: 0.9, sad: 0.1 };
+          return { size: [640, 480], faces: [{ id: 1, box: [9, 9, 99, 99], label: "happy", score: 0.9, scores }] };
+        },
+        close: async () => {},
+      });
+    }""")
+    root = page.locator("#played")
+    start = root.get_by_role("button", name="Start the camera")
+    start.click()
+    expect(root.locator(".fer-live-box")).to_have_count(1)
+    expect(root.locator(".fer-error")).to_be_empty()
+    page.evaluate("answers.push({ error: 'The camera has run for 10 minutes.' })")
+    expect(root.locator(".fer-error")).to_have_text("The camera has run for 10 minutes.")
+    start.click()
+    expect(root.locator(".fer-live-box")).to_have_count(1)
+    root.locator("video").evaluate("video => video.srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")
+    expect(root.locator(".fer-error")).to_have_text("The camera was disconnected.")
+    assert root.locator("video").evaluate("video => video.srcObject") is None
+
+
+def test_why_a_camera_does_not_start_is_said(open_page):
+    page = open_tab(open_page, "Webcam")
+    page.evaluate("""() => {
+      navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("", window.fault); };
+      play("webcam", "webcamTab", { look: async () => ({}), close: async () => {} });
+    }""")
+    root = page.locator("#played")
+    for fault, said in (
+        ("NotFoundError", "There is no camera"),
+        ("NotReadableError", "close other programs"),
+        ("NotAllowedError", "allow it in the browser's address bar"),
+    ):
+        page.evaluate("fault => { window.fault = fault; }", fault)
+        root.get_by_role("button", name="Start the camera").click()
+        expect(root.locator(".fer-error")).to_contain_text(said)
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    root.get_by_role("button", name="Start the camera").click()
+    expect(root.locator(".fer-error")).to_contain_text("only to pages opened by https")
+
+
+def test_a_file_that_misses_its_place_does_not_replace_the_page(open_page):
+    page = open_page()
+    for kind in ("dragover", "drop"):
+        prevented = page.evaluate(
+            """(kind) => {
+              const files = new DataTransfer();
+              files.items.add(new File(["x"], "a.png"));
+              const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: files });
+              document.querySelector("footer, header").dispatchEvent(event);
+              return event.defaultPrevented;
+            }""",
+            kind,
+        )
+        assert prevented

@@ -28,6 +28,7 @@ def test_batch_with_one_bad_file_in_a_zip(open_page):
     rows = table.locator("tbody tr")
     expect(rows).to_have_count(4)
     expect(page.locator("#batch .fer-summary")).to_have_text("3 photos, 3 faces, 1 file could not be read.")
+    expect(page.locator("#batch .fer-said")).to_have_text("3 photos, 3 faces, 1 file could not be read.")
     expect(rows.filter(has_text="bad.jpg")).to_contain_text("convert it")
     file_column = table.locator("thead button", has_text="File")
     file_column.click()

@@ -2,6 +2,13 @@
 
 const all = (root, selector) => [...root.querySelectorAll(selector)];
 const BUSY = "The server did not answer; please try again in a moment.";
+const isPassing = (error) => error.endsWith("try again in a moment.");
+
+// A file that misses its place must not be opened instead of this page.
+for (const kind of ["dragover", "drop"])
+  window.addEventListener(kind, (event) => {
+    if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+  });
 
 async function call(method, data) {
   try {
@@ -25,6 +32,26 @@ function tooLarge(root, file, limit = root.dataset.maxBytes) {
 function say(root, error = "", progress = "") {
   root.querySelector(".fer-error").textContent = error;
   root.querySelector(".fer-progress").textContent = progress;
+  root.querySelector(".fer-said").textContent = "";
+}
+
+// Puts an answer in its place, and its summary where screen readers hear of it.
+function showAnswer(root, html) {
+  const answerBox = root.querySelector(".fer-answer");
+  answerBox.innerHTML = html;
+  root.querySelector(".fer-said").textContent = answerBox.querySelector(".fer-summary")?.textContent || "";
+}
+
+// Why a camera did not start, for someone who wants it to.
+function cameraTrouble(error) {
+  if (!navigator.mediaDevices) return "Browsers lend a camera only to pages opened by https, or at localhost.";
+  if (error.name === "NotFoundError") return "There is no camera; connect one and try again.";
+  if (error.name === "NotReadableError") return "The camera cannot be read; close other programs that use it.";
+  return "The camera cannot be used; allow it in the browser's address bar.";
+}
+
+function whenUnplugged(stream, tell) {
+  for (const track of stream.getTracks()) track.addEventListener("ended", () => tell("The camera was disconnected."));
 }
 
 // A probability as people read it, as fer_hf.rendering.percent has it.

@@ -34,7 +34,7 @@ function contributeTab(element, server) {
     if (turn !== latest) return;
     if (!zipped) say(root, answer.error);
     given = file;
-    answerBox.innerHTML = answer?.html || "";
+    showAnswer(root, answer?.html || "");
   });
 
   answerBox.addEventListener("click", async (event) => {

@@ -3,7 +3,7 @@
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const ASK_MS = 300;
-// Questions that may fail one after the other, each a second later than the one before: 21 seconds in all, enough to
+// Questions to a job or of a camera that may fail one after the other, each a second later than the one before: 21 seconds in all, enough to
 // change from Wi-Fi to mobile.
 const RETRIES = 6;
 
@@ -108,7 +108,7 @@ function jobTab(element, server, { keep }) {
     const found = await runJob(root, server, { ...data, model: chosenModel() }, keep);
     if (!found) return;
     result = found;
-    answerBox.innerHTML = found.html;
+    showAnswer(root, found.html);
     URL.revokeObjectURL(clipUrl);
     clipUrl = "";
     if (found.mp4) {

@@ -12,7 +12,7 @@ function compareTab(element, server) {
     const answer = await call(server.compare, { file });
     if (turn !== latest) return;
     say(root, answer.error);
-    answerBox.innerHTML = answer.html || "";
+    showAnswer(root, answer.html || "");
   });
 }
 

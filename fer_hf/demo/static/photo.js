@@ -22,16 +22,18 @@ function photoTab(element, server) {
       return;
     }
     say(root);
-    answerBox.innerHTML = answer.html;
+    showAnswer(root, answer.html);
     const back = document.createElement("button");
     back.type = "button";
     back.className = "fer-button fer-back";
     back.textContent = "Show the examples again";
-    back.addEventListener("click", () => answerBox.replaceChildren(examples));
+    back.addEventListener("click", () => {
+      answerBox.replaceChildren(examples);
+      answerBox.tabIndex = -1;
+      answerBox.focus();
+    });
     answerBox.append(back);
-    const result = answerBox.querySelector(".fer-result");
-    prepareResult(result);
-    root.querySelector(".fer-said").textContent = result.querySelector(".fer-summary").textContent;
+    prepareResult(answerBox.querySelector(".fer-result"));
     if (window.innerWidth < 768) answerBox.scrollIntoView({ behavior: "smooth", block: "start" });
   }
 
@@ -52,7 +54,7 @@ function showWaiting(answerBox, file) {
   answerBox.replaceChildren(waiting);
 }
 
-// Choosing, dropping and pasting files. Paste works anywhere on the page while the tab is shown.
+// Choosing, dropping and pasting files. Drop works anywhere in the tab, paste anywhere on the page while it is shown.
 function listenForFiles(root, take) {
   const input = root.querySelector(".fer-file");
   const drop = root.querySelector(".fer-drop");
@@ -65,9 +67,11 @@ function listenForFiles(root, take) {
     event.preventDefault();
     drop.classList.add("fer-over");
   };
-  drop.addEventListener("dragover", over);
-  drop.addEventListener("dragleave", () => drop.classList.remove("fer-over"));
-  drop.addEventListener("drop", (event) => {
+  root.addEventListener("dragover", over);
+  root.addEventListener("dragleave", (event) => {
+    if (!root.contains(event.relatedTarget)) drop.classList.remove("fer-over");
+  });
+  root.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("fer-over");
     if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
@@ -93,11 +97,15 @@ function listenToCamera(root, analyse) {
     say(root);
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 1280, height: 720 } });
+      whenUnplugged(video.srcObject, (reason) => {
+        stop();
+        say(root, reason);
+      });
       panel.hidden = false;
       await video.play();
-    } catch {
+    } catch (error) {
       stop();
-      say(root, "The camera cannot be used; allow it in the browser's address bar, or choose a photo instead.");
+      say(root, `${cameraTrouble(error)} Or choose a photo instead.`);
     }
     asking = false;
   };

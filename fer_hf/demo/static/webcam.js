@@ -36,13 +36,18 @@ function webcamTab(element, server) {
   const start = async () => {
     if (asking || video.srcObject) return;
     asking = true;
+    let gone = false;
     say(root);
     try {
       const wanted = { video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } };
       video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
+      whenUnplugged(video.srcObject, (reason) => {
+        gone = true;
+        stop(reason);
+      });
       await video.play();
-    } catch {
-      stop("The camera cannot be used; allow it in the browser's address bar.");
+    } catch (error) {
+      if (!gone) stop(cameraTrouble(error));
       return;
     } finally {
       asking = false;
@@ -56,6 +61,7 @@ function webcamTab(element, server) {
   const lookOn = async () => {
     const stream = state.stream;
     const canvas = document.createElement("canvas");
+    let failed = 0;
     while (state.running && state.stream === stream) {
       // A paused picture is looked at once more, so that its boxes stand where the faces are.
       if (state.settled || document.hidden || root.offsetParent === null) {
@@ -68,7 +74,14 @@ function webcamTab(element, server) {
       const file = new File([blob], "frame.jpg");
       const answer = await call(server.look, { file, stream, model: chosenModel() });
       if (!state.running || state.stream !== stream) return;
-      if (answer.error) return stop(answer.error);
+      if (answer.error && (!isPassing(answer.error) || failed === RETRIES)) return stop(answer.error);
+      if (answer.error) {
+        say(root, "", "The server does not answer; trying again…");
+        await pause(++failed * 1000);
+        continue;
+      }
+      if (failed) say(root);
+      failed = 0;
       const now = performance.now();
       state.lag = now - grabbed;
       state.looks.push(now);
