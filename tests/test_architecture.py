@@ -160,10 +160,11 @@ def test_sync_brings_a_folder_up_to_date(tiny_model_path, tmp_path, capsys):
     from training.sync_code import main, portable_code
 
     folder = Path(shutil.copytree(tiny_model_path, tmp_path / "model"))
-    (folder / "stale.py").write_text("")
+    (folder / "layers_stale.py").write_text("")
     (folder / "modeling_fer.py").write_text("old")
     main([str(folder), str(tmp_path)])
     assert {file.name: file.read_bytes() for file in folder.glob("*.py")} == portable_code(folder)
+    (folder / "notes.py").write_text("mine")
     assert set(portable_code(folder)) == {
         "configuration_fer.py",
         "configuration_resnet_swish.py",
@@ -173,6 +174,7 @@ def test_sync_brings_a_folder_up_to_date(tiny_model_path, tmp_path, capsys):
         "modeling_fer.py",
         "modeling_resnet_swish.py",
     }
-    assert "stale.py" in capsys.readouterr().out
+    assert "layers_stale.py" in capsys.readouterr().out
     main([str(folder)])
+    assert (folder / "notes.py").read_text() == "mine"
     assert capsys.readouterr().out == f"{folder}: up to date\n"

@@ -46,9 +46,13 @@ def test_files_that_are_not_the_stores_stay_and_what_a_killed_process_left_goes(
 def test_pictures_without_their_log_are_not_taken_for_withdrawn(store):
     store.add([Offer(picture(1), "sad", "happy")], consent=True)
     (store.folder / "entries.jsonl").rename(store.folder / "elsewhere")
-    with pytest.raises(ValueError, match=r"entries\.jsonl is missing, .*: put it back, or give the store another"):
+    with pytest.raises(ValueError, match=r"entries\.jsonl is missing or empty, .*: put it back, or give"):
         ContributionStore(store.folder, LABELS)
-    (store.folder / "elsewhere").rename(store.folder / "entries.jsonl")
+    (store.folder / "entries.jsonl").touch()
+    with pytest.raises(ValueError, match=r"entries\.jsonl is missing or empty"):
+        ContributionStore(store.folder, LABELS)
+    lines = (store.folder / "elsewhere").read_bytes()
+    (store.folder / "entries.jsonl").write_bytes(b"\xef\xbb\xbf" + lines)  # as some editors save it
     assert len(list(ContributionStore(store.folder, LABELS).entries())) == 1
 
 
@@ -142,7 +146,8 @@ def test_many_at_once_lose_nothing(store):
         thread.join()
     entries = list(store.entries())
     assert len({entry["picture"] for entry in entries}) == len(entries) == 12
-    lines = (store.folder / "entries.jsonl").read_text("utf-8").splitlines()
+    begun, *lines = (store.folder / "entries.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(begun)["action"] == "begin"
     assert all(json.loads(line)["action"] == "add" for line in lines)
 
 
@@ -164,5 +169,5 @@ def test_of_a_zip_that_the_disk_has_no_room_for_nothing_stays(store, monkeypatch
     monkeypatch.undo()
     (entry,) = store.entries()
     assert [path.name for path in (store.folder / "pictures").iterdir()] == [entry["picture"]]
-    assert len((store.folder / "entries.jsonl").read_text().splitlines()) == 1
+    assert len((store.folder / "entries.jsonl").read_text().splitlines()) == 2  # the first says that the store begins
     assert store.withdraw(kept) == 1

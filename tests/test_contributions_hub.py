@@ -16,7 +16,7 @@ from fer_hf.contributions import (
     repository,
 )
 from fer_hf.contributions import hub_store as hub_store_module
-from fer_hf.contributions.entries import key_of
+from fer_hf.contributions.entries import key_of, path_of
 from tests.contribution_runs import LABELS, REPO, give_under_fire, on_hub, picture, traces
 
 
@@ -268,6 +268,24 @@ def test_without_a_disk_the_hub_has_it_before_the_receipt_is_given(hub, direct):
     assert direct.withdraw(f" {receipt} ") == 2
     assert traces(hub, receipt) == []
     assert direct.withdraw(receipt) == 0
+
+
+def test_without_a_disk_what_only_history_has_is_withdrawn_too(hub, direct):
+    receipt = give(direct, 1, 2)
+    HfApi().delete_file(path_of(key_of(receipt)), REPO, repo_type="dataset", commit_message="Tidy up")
+    assert on_hub(hub) == []
+    assert direct.withdraw(receipt) == 1  # how many pictures it had is not known any more
+    assert traces(hub, receipt) == []
+    assert direct.withdraw(receipt) == 0
+
+
+def test_other_data_sets_that_contributions_were_sent_to_are_named(hub, store, pusher, caplog):
+    give(store, 1)
+    pusher.push()
+    Pusher(store, ContributionRepo(REPO)).start().stop()
+    assert "stays there" not in caplog.text
+    Pusher(store, ContributionRepo("user/others")).start().stop()
+    assert f"Contributions were sent to {REPO} before" in caplog.text
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -343,6 +343,20 @@ def test_the_8_bit_file_of_another_model_goes(model_path, graph, tmp_path, monke
         assert ("int8" in json.loads((folder / "export_report.json").read_text())) == (not changes)
 
 
+def test_an_8_bit_file_stays_until_the_next_one_is_made(model_path, graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "graph_of", lambda loaded: graph)
+    monkeypatch.setattr(export, "greatest_difference", lambda *_: 0.0)
+    folder = Path(shutil.copytree(model_path, tmp_path / "tiny"))
+    small, path = folder / "model_int8.onnx", folder / "export_report.json"
+    shutil.copy(folder / "model.onnx", small)
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps(report | {"int8": {"file": small.name, "sha256": report["onnx"]["sha256"]}}))
+    with pytest.raises(ValueError, match="no file or folder"):
+        export.main(["--model", str(folder), "--int8", "--data", str(tmp_path / "typo")])
+    assert small.is_file()
+    assert "int8" in json.loads(path.read_text())
+
+
 def test_half_precision_is_exported_in_full_and_left_as_it_was(model_path, tmp_path):
     loaded = load_model(model_path)
     loaded.model.half().save_pretrained(tmp_path)

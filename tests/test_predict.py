@@ -110,6 +110,17 @@ def test_a_link_that_leads_nowhere_is_such_a_row_too(tiny_model_path, tmp_path):
     assert gone["error"]
 
 
+def test_files_that_a_table_names_are_not_opened(tiny_model_path, tmp_path):
+    (tmp_path / "mine.png").write_bytes(picture(0))
+    (tmp_path / "data").mkdir()
+    column = [{"bytes": None, "path": str(tmp_path / "mine.png")}, {"bytes": picture(1), "path": "s3://b/x.png"}]
+    pq.write_table(pa.table({"image": pa.array(column)}), tmp_path / "data" / "a.parquet")
+    predict.main(command(tmp_path / "data", tiny_model_path, tmp_path / "out"))
+    refused, good = read(tmp_path / "out")
+    assert "its picture is not in the file" in refused["error"]
+    assert good["error"] is None
+
+
 def test_tables_give_the_same_labels(labelled, tables, tiny_model_path, tmp_path):
     predict.main(command(tables, tiny_model_path, tmp_path / "out"))
     rows = read(tmp_path / "out")

@@ -184,6 +184,12 @@ def test_a_report_of_other_weights_or_classes_is_refused(hub, model):
         push(model)
 
 
+def test_a_recipe_that_names_places_of_this_machine_is_refused(hub, model):
+    (model / "recipe.yaml").write_text("model: {start_from: /home/anna/best}\nphases: [{epochs: 1}]\n")
+    with pytest.raises(ValueError, match="names /home/anna/best, a place on this machine"):
+        push(model)
+
+
 def test_missing_code_pictures_and_pickles_are_named(hub, model):
     (model / "layers_attention.py").rename(model / "layers.txt")
     with pytest.raises(ValueError, match=r"imports layers_attention.py, which is missing"):

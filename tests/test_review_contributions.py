@@ -12,7 +12,7 @@ from fer_hf.data.sources import load_source
 from tests.contribution_runs import picture
 from tests.data_folders import write_files
 from tests.pictures import encode
-from training import review_contributions
+from training import review_contributions, review_sources
 
 LABELS = ("happy", "sad", "surprise")
 
@@ -113,6 +113,27 @@ def test_from_the_hub_it_is_the_same(hub, store, review, tmp_path):
     assert accepted(tmp_path) == [("happy", picture(2).tobytes())]
     for path in (tmp_path / "review").rglob("*.parquet"):
         assert len(load_source(str(path))["train"]) == 1
+
+
+def test_what_is_withdrawn_goes_also_where_something_else_cannot_be_fetched(hub, store, review, tmp_path, monkeypatch):
+    mine = give(store, 1)
+    give(store, 2)
+    pusher = Pusher(store, ContributionRepo("user/faces"))
+    pusher.push()
+    review("accept", *ids(review("list", source="user/faces")), source="user/faces")
+    part = tmp_path / "review" / "accepted" / ".train.parquet.part"
+    part.write_bytes(b"of a run that was killed")
+    store.withdraw(mine)
+    pusher.push()
+
+    def fail(*_, **__):
+        raise OSError("broken off")
+
+    monkeypatch.setattr(review_sources, "snapshot_download", fail)
+    with pytest.raises(OSError, match="broken off"):
+        review("list", source="user/faces")
+    assert accepted(tmp_path) == [("happy", picture(2).tobytes())]
+    assert not part.exists()
 
 
 def test_exact_copies_are_named(store, review, tmp_path):

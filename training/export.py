@@ -206,11 +206,11 @@ def main(argv: list[str] | None = None) -> None:
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
         "onnx": export_onnx(loaded, folder / FILE_NAME),
     }
-    if not arguments.int8 and (kept := int8_of(loaded, folder)):
+    if kept := int8_of(loaded, folder):
         report["int8"] = kept
     write_json(folder / REPORT_NAME, report)
     if "int8" not in report:
-        (folder / INT8_NAME).unlink(missing_ok=True)  # it is of another model, or made again
+        (folder / INT8_NAME).unlink(missing_ok=True)  # it is of another model
     print(
         f"{folder / FILE_NAME}: {report['onnx']['bytes'] / 1e6:.1f} MB, logits within "
         f"{report['onnx']['greatest_logit_difference']:.1e} of torch's"
@@ -222,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(folder / REPORT_NAME, report)
         print(f"{folder / INT8_NAME}: {summary(report['int8'])}")
         if not report["int8"]["kept"]:
+            (folder / INT8_NAME).unlink(missing_ok=True)
             raise ExportError(f"{INT8_NAME} is not kept: {report['int8']['reason']}")
 
 

@@ -169,6 +169,8 @@ def _cells(
 
 def _picture_or_fault(value: object) -> Picture | ValueError | OSError:
     try:
+        if isinstance(value, dict) and value.get("bytes") is None:
+            raise ValueError("its picture is not in the file")  # what a stranger's table names here is not opened
         return picture_of(value)
     except (ValueError, OSError) as fault:
         return fault

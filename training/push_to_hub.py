@@ -15,6 +15,7 @@ import tempfile
 from itertools import zip_longest
 from pathlib import Path
 
+import yaml
 from huggingface_hub import HfApi
 
 from fer_hf.model_folder import check_model_folder, is_described
@@ -55,6 +56,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
         if path.suffix in PICKLE_SUFFIXES:
             raise ValueError(f"{path} is pickled or no part of a model; move it away, weights go as safetensors")
     _check_code(folder, config.get("auto_map", {}) | processor_config.get("auto_map", {}))
+    _check_recipe(folder)
     _check_report(folder, config)
     _check_exports(folder, config)
     _check_card(folder)
@@ -77,6 +79,18 @@ def _check_code(folder: Path, auto_map: dict[str, str]) -> None:
         for module in re.findall(r"^\s*from \.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE):
             if not (folder / f"{module}.py").is_file():
                 raise ValueError(f"{folder}: {file.name} imports {module}.py, which is missing; save the model again")
+
+
+def _check_recipe(folder: Path) -> None:
+    """recipe.yaml names no place on this machine, which would be published."""
+    path = folder / "recipe.yaml"
+    left = [yaml.safe_load(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and Path(value).is_absolute():
+            raise ValueError(f"{path} names {value}, a place on this machine; shorten it to what may be published")
 
 
 def _check_report(folder: Path, config: dict) -> None:

@@ -109,7 +109,7 @@ def write_accepted(review: Review) -> int:
     fields = [("image", image), *((name, pa.string()) for name in ("label", "row_id", "subject"))]
     metadata = {"huggingface": json.dumps({"info": {"features": _FEATURES}}), _MADE_FROM: made_from}
     schema, labels, rows = pa.schema(fields, metadata=metadata), dict(chosen), []
-    part = target.with_name(".train.parquet.part")
+    part = target.with_name(".train.parquet.part")  # what is left of a killed run goes with the next one
     with pq.ParquetWriter(part, schema) as writer:
         for entry in review.entries():
             if entry.id in labels:

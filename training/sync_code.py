@@ -12,6 +12,8 @@ import fer_hf.models
 from fer_hf.registry import MODEL_TYPES
 
 SOURCE = Path(fer_hf.models.__file__).parent
+OURS = ("configuration_", "modeling_", "layers_", "image_processing_fer")
+"""How the names of our files begin, those of earlier versions too; others in a model folder are left alone."""
 
 
 def portable_code(folder: Path) -> dict[str, bytes]:
@@ -30,7 +32,8 @@ def portable_code(folder: Path) -> dict[str, bytes]:
 def sync(folder: Path) -> list[str]:
     """The names of the files that were written or removed."""
     wanted = portable_code(folder)
-    present = {file.name: file.read_bytes() for file in folder.glob("*.py")}
+    ours = [file for file in folder.glob("*.py") if wanted and file.name.startswith(OURS)]
+    present = {file.name: file.read_bytes() for file in ours}
     for name in present.keys() - wanted.keys():
         (folder / name).unlink()
     changed = [name for name, content in wanted.items() if present.get(name) != content]

@@ -67,13 +67,10 @@ class HubStore:
         with self._one:
             try:
                 data = self.repo.read(key)
-                if data is not None:
-                    self.repo.remove({key: None})
+                was_there = self.repo.remove({key: None})  # from history too, where no commit shows it any more
             except RepositoryFault as fault:
                 raise ValueError(f"This is not withdrawn yet; keep your id and try again later. {fault}") from fault
-        if data is None:
-            return 0
-        return len(from_parquet(data)) if data else 1
+        return len(from_parquet(data)) if data else int(was_there)
 
     def holds(self, picture: Image.Image) -> bool:
         """Never: finding equal pictures among all that is on the Hub is left to the review."""

@@ -32,7 +32,7 @@ def read_lines(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text("utf-8", errors="replace").splitlines():
+    for text in path.read_text("utf-8-sig", errors="replace").splitlines():
         # Only a write that was cut short leaves text that does not parse, and that one was never acknowledged.
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))

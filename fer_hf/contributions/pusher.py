@@ -35,6 +35,12 @@ class Pusher:
 
     def start(self) -> "Pusher":
         """Begin, in a thread of its own; what waits from before goes at once."""
+        if others := self._elsewhere():
+            logger.warning(
+                "Contributions were sent to %s before; what is withdrawn from now on stays there until this folder is "
+                "run with that data set again",
+                ", ".join(others),
+            )
         self._thread.start()
         return self
 
@@ -99,6 +105,11 @@ class Pusher:
             self.repo.add(files)
             self._note("sent", list(files))
         return bool(files)
+
+    def _elsewhere(self) -> list[str]:
+        """Other data sets that something was sent to before, which this one cannot remove it from."""
+        notes = read_lines(self._notes)
+        return sorted({note["repo"] for note in notes if note["what"] == "sent"} - {self.repo.id})
 
     def _note(self, what: str, keys: Sequence[str]) -> None:
         append_lines(self._notes, [{"what": what, "repo": self.repo.id, "receipts": list(keys)}])

@@ -111,14 +111,16 @@ class ContributionRepo:
             fault.sent = sent
             raise
 
-    def remove(self, keys: Mapping[str, str | None]) -> None:
-        """Return once no branch, commit or upload has these contributions; the value is a file's SHA-256, if known.
+    def remove(self, keys: Mapping[str, str | None]) -> bool:
+        """Whether anything was there; returns once no branch, commit or upload has these contributions.
+
+        The value of a key is its file's SHA-256, if known.
 
         The stored files go first, from all history, and then what the newest commits still name: broken off anywhere,
         it can be repeated, and a commit that is still under way is refused by the Hub, since its files are gone.
         Raises RepositoryFault.
         """
-        paths = [path_of(key) for key in keys]
+        paths, was_there = [path_of(key) for key in keys], False
         for _ in range(_ATTEMPTS):
             places = self._look(paths, with_requests=True)
             known = {sha256 for place in places for sha256 in place.found.values()} | set(keys.values())
@@ -131,7 +133,8 @@ class ContributionRepo:
                 if stored:
                     self._api.permanently_delete_lfs_files(self.id, stored, repo_type="dataset")
             if not stored and not any(place.found for place in places):
-                return
+                return was_there
+            was_there = True
             for place in self._look(paths, with_requests=True):
                 if place.found:
                     deletions = [CommitOperationDelete(path, is_folder=False) for path in place.found]

@@ -30,7 +30,7 @@ class ContributionStore:
     """The store in a folder, safe for several threads and processes; entries are given back in order of arrival.
 
     ``repo_id`` is the data set on the Hub that a ``Pusher`` sends them to, if there is one. Raises ValueError where
-    the folder has pictures of a store and no ``entries.jsonl``, which alone says whose they are.
+    the folder has pictures of a store and no line in ``entries.jsonl``, which alone says whose they are.
     """
 
     def __init__(self, folder: str | Path, labels: Sequence[str], repo_id: str | None = None) -> None:
@@ -39,14 +39,13 @@ class ContributionStore:
         self._pictures = self.folder / "pictures"
         self._pictures.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if not self._log.is_file():
+            if not read_lines(self._log):
                 if any(map(_is_ours, self._pictures.iterdir())):
                     raise ValueError(
-                        f"{self._pictures} holds contributed pictures, and {self._log} is missing, without which "
-                        "all of them would count as withdrawn: put it back, or give the store another folder"
+                        f"{self._pictures} holds contributed pictures, and {self._log} is missing or empty, without "
+                        "which all of them would count as withdrawn: put it back, or give the store another folder"
                     )
-                self._log.touch()
-                fsync_folder(self.folder)
+                append_lines(self._log, [{"action": "begin", "time": now()}])
             self._sweep()
 
     def add(self, offers: Sequence[Offer], *, consent: bool) -> str:

@@ -221,8 +221,11 @@ def picture_of(value: Any) -> bytes | np.ndarray:
         if value.get("bytes") is None:
             if not value.get("path"):
                 raise ValueError("it has no picture")
-            with fsspec.open(value["path"], "rb") as file:
-                return file.read()
+            try:
+                with fsspec.open(value["path"], "rb") as file:
+                    return file.read()
+            except ImportError as fault:  # a kind of address that needs another package
+                raise ValueError(f"its picture at {value['path']} cannot be fetched: {fault}") from fault
         return value["bytes"]
     if isinstance(value, bytes):
         return value
