@@ -196,6 +196,8 @@ def test_what_a_stranger_writes_is_escaped(desk):
     assert safe_name("../../etc/<b>.png") == "<b>.png"
     assert safe_name("C:\\photos\\me.png") == "me.png"
     assert safe_name("") == "photo"
+    long = safe_name(300 * "x" + "anna (2).png")
+    assert (len(long), long[-13:]) == (255, "xanna (2).png")
 
 
 def test_bad_pictures_are_refused_with_the_one_sentence(desk):

@@ -26,6 +26,8 @@ def count_files(uploads: Sequence[Upload]) -> int:
     """
     packed = [member for upload in uploads if _is_zip(upload) for member in _members(upload)]
     count = len(packed) + sum(not _is_zip(upload) for upload in uploads)
+    if not count:
+        raise Refused("There is no file in this zip.")
     if count > MAX_FILES:
         raise Refused(f"These are {count} files; at most {MAX_FILES} are taken at a time.")
     if sum(min(member.file_size, DEFAULT_LIMITS.max_bytes + 1) for member in packed) > MAX_UNPACKED_BYTES:

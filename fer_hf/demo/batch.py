@@ -61,7 +61,7 @@ def show_batch(desk: Desk, uploads: Sequence[Upload], progress: Progress) -> dic
             records.append(record)
             rows.append(_rows(record, thumbnails))
             if picture is not None:
-                archive.writestr(f"{number:03d}-{upload.name.rpartition('.')[0] or upload.name}.jpg", picture)
+                archive.writestr(f"{number:03d}-{(upload.name.rpartition('.')[0] or upload.name)[:80]}.jpg", picture)
         results = {"results.json": json.dumps(records, indent=2), "results.csv": to_csv(records)}
         for name, text in results.items():
             archive.writestr(name, text, zipfile.ZIP_DEFLATED)
@@ -118,7 +118,9 @@ def _rows(record: dict, thumbnails: Sequence[str]) -> str:
 
 def _table(rows: Sequence[str], records: Sequence[dict]) -> str:
     faces, bad = sum(len(record["faces"]) for record in records), sum("error" in record for record in records)
-    summary = f"{len(records)} {'photo' if len(records) == 1 else 'photos'}, {faces} faces"
+    summary = (
+        f"{len(records)} {'photo' if len(records) == 1 else 'photos'}, {faces} {'face' if faces == 1 else 'faces'}"
+    )
     summary += f", {bad} {'file' if bad == 1 else 'files'} could not be read." if bad else "."
     heads = "".join(
         f'<th scope="col" aria-sort="none"><button type="button" data-sort="{column}">{title}</button></th>'

@@ -223,8 +223,9 @@ def _audit_html(audit: Audit) -> str:
     more = len(audit.rejected) - SHOWN_REASONS
     reasons += f"<li>… and {more} more</li>" if more > 0 else ""
     button = '<button class="fer-button fer-primary" type="button" data-give-zip>Give these photos</button>'
+    photos = "photo" if len(audit.offers) == 1 else "photos"
     return (
-        f'<p class="fer-summary">{len(audit.offers)} photos can be taken, {len(audit.rejected)} cannot. For {agree} '
+        f'<p class="fer-summary">{len(audit.offers)} {photos} can be taken, {len(audit.rejected)} cannot. For {agree} '
         "the model perceives the same.</p>"
         f'<table class="fer-table"><tbody>{rows}</tbody></table><ul>{reasons}</ul>{button if rows else ""}'
     )

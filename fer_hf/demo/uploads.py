@@ -42,14 +42,18 @@ class _UniqueUpload(route_utils.GradioUploadFile):
         self.sha.update(uuid.uuid4().bytes)
 
 
+MAX_NAME = 255
+
+
 def keep_uploads_apart() -> None:
     """Make Gradio's upload route store every file in a folder of its own."""
     route_utils.GradioUploadFile = _UniqueUpload
 
 
 def safe_name(name: str | None, default: str = "photo") -> str:
-    """The last part of a file name as the visitor knows it, at most 80 characters, never empty."""
-    return Path((name or "").replace("\\", "/")).name[:80] or default
+    """The last part of a file name as the visitor knows it, never empty; of a very long one its begin and its end."""
+    last = Path((name or "").replace("\\", "/")).name
+    return (last if len(last) <= MAX_NAME else last[: MAX_NAME - 40] + last[-40:]) or default
 
 
 def take_file(path: str, name: str | None, max_bytes: int) -> Upload:

@@ -167,7 +167,7 @@ def test_a_zip_is_audited_on_the_page_before_it_is_given(open_page, site):
     root = page.locator("#contribute")
     file = {"name": "set.zip", "mimeType": "application/zip", "buffer": packed.getvalue()}
     page.set_input_files("#fer-contribute-file", file)
-    expect(root.locator(".fer-summary")).to_contain_text("1 photos can be taken, 1 cannot")
+    expect(root.locator(".fer-summary")).to_contain_text("1 photo can be taken, 1 cannot")
     expect(root.locator("li").first).to_contain_text("'odd' is no expression")
     root.get_by_role("checkbox").check()
     root.get_by_role("button", name="Give these photos").click()

@@ -196,6 +196,15 @@ def test_the_camera_is_off_after_close_however_often_it_was_opened(open_page):
     assert page.evaluate(f"[opened.length, {live}]") == [1, 0]
 
 
+def test_what_another_model_answered_says_so(open_page):
+    page = open_page()
+    send(page, encode())
+    expect(answer(page).locator(".fer-note", has_text="Model:")).to_have_count(0)
+    page.evaluate("document.documentElement.dataset.ferModel = 'fake-two'")
+    send(page, encode((640, 480)))
+    expect(page.locator("#photo .fer-note", has_text="Model: fake-two")).to_be_visible()
+
+
 def test_the_camera_takes_one_picture(open_page):
     page = open_page()
     page.get_by_role("button", name="Use the camera").click()

@@ -250,3 +250,24 @@ def test_a_file_that_misses_its_place_does_not_replace_the_page(open_page):
             kind,
         )
         assert prevented
+
+
+def test_the_model_asked_for_last_answers_and_is_named(open_page):
+    page = open_tab(open_page, "Model")
+    page.evaluate("""() => {
+      window.loads = [];
+      play("model", "modelTab", {
+        load: (model) => new Promise((resolve) => loads.push(() => resolve({ model, html: `<p>${model}</p>` }))),
+      });
+    }""")
+    field = page.locator("#played input")
+    for name in ("slow", "quick"):
+        field.fill(name)
+        field.press("Enter")
+    page.wait_for_function("loads.length === 2")
+    page.evaluate("loads[1]()")
+    expect(page.locator("#played .fer-progress")).to_have_text("quick answers on this page from now on.")
+    page.evaluate("loads[0]()")
+    page.wait_for_timeout(100)
+    expect(page.locator("#played .fer-answer")).to_have_text("quick")
+    assert page.evaluate("document.documentElement.dataset.ferModel") == "quick"

@@ -10,6 +10,17 @@ for (const kind of ["dragover", "drop"])
     if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
   });
 
+// What is called off as the page goes must still be sent, which browsers drop on reload without this.
+window.addEventListener(
+  "pagehide",
+  () => {
+    const plain = window.fetch;
+    window.fetch = (address, options) => plain(address, { ...options, keepalive: true });
+    setTimeout(() => (window.fetch = plain));
+  },
+  { capture: true },
+);
+
 async function call(method, data) {
   try {
     const answer = await method({ binary: true, data: { binary: true, ...data } });
@@ -35,11 +46,20 @@ function say(root, error = "", progress = "") {
   root.querySelector(".fer-said").textContent = "";
 }
 
-// Puts an answer in its place, and its summary where screen readers hear of it.
-function showAnswer(root, html) {
+// Puts an answer in its place, on a phone in sight, and its summary where screen readers hear of it. Where this page has
+// chosen a model of its own, the answer says that it is from that one.
+function showAnswer(root, html, model = "") {
   const answerBox = root.querySelector(".fer-answer");
   answerBox.innerHTML = html;
-  root.querySelector(".fer-said").textContent = answerBox.querySelector(".fer-summary")?.textContent || "";
+  const summary = answerBox.querySelector(".fer-summary");
+  root.querySelector(".fer-said").textContent = summary?.textContent || "";
+  if (summary && model) {
+    const note = document.createElement("p");
+    note.className = "fer-note";
+    note.textContent = `Model: ${model}`;
+    summary.after(note);
+  }
+  if (html && window.innerWidth < 768) answerBox.scrollIntoView({ behavior: "smooth", block: "start" });
 }
 
 // Why a camera did not start, for someone who wants it to.

@@ -19,7 +19,7 @@ function contributeTab(element, server) {
     if (!answer.receipt) return;
     const note = document.createElement("p");
     note.className = "fer-summary";
-    note.textContent = "Thank you, it is stored.";
+    note.textContent = `Thank you, it is stored. To withdraw it, keep ${answer.receipt}`;
     place()?.replaceChildren(note);
   };
 
@@ -28,7 +28,10 @@ function contributeTab(element, server) {
     answerBox.replaceChildren();
     const zipped = file.name.toLowerCase().endsWith(".zip");
     if (tooLarge(root, file, zipped ? root.dataset.maxRequest : root.dataset.maxBytes)) return;
-    if (!zipped) say(root, "", "Looking for faces…");
+    if (!zipped) {
+      nextTurn(root);
+      say(root, "", "Looking for faces…");
+    }
     const answer = zipped ? await runJob(root, server, { file }) : await call(server.find, { file });
     // What is given must be what is shown: an answer to a file chosen before comes too late.
     if (turn !== latest) return;
@@ -40,7 +43,13 @@ function contributeTab(element, server) {
   answerBox.addEventListener("click", async (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    if (consent() === "no") return say(root, "Tick the consent first; nothing was stored.");
+    if (consent() === "no") {
+      say(root, "Tick the consent first; nothing was stored.");
+      const box = root.querySelector("[name=consent]");
+      box.focus({ preventScroll: true });
+      box.scrollIntoView({ block: "center" });
+      return;
+    }
     button.disabled = true;
     const [turn, file] = [latest, given];
     if (button.hasAttribute("data-give-zip")) {

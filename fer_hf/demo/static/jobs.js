@@ -7,20 +7,25 @@ const ASK_MS = 300;
 // change from Wi-Fi to mobile.
 const RETRIES = 6;
 
+// Takes the meter and the Stop button from the job that has them; the turn of what has them now.
+function nextTurn(root) {
+  root.querySelector(".fer-meter").hidden = root.querySelector(".fer-cancel").hidden = true;
+  return (root.ferTurn = (root.ferTurn || 0) + 1);
+}
+
 // Sends files to a job, shows its progress, and gives its result; null when it was stopped, refused or followed by
 // another job on the same tab, which takes the meter and the Stop button. What stores something (data.keep) is then
 // still waited for, and its result given whatever it is, because only that has the id to withdraw it, or says why not.
 async function runJob(root, server, data, tab = "") {
   const meter = root.querySelector(".fer-meter");
   const stop = root.querySelector(".fer-cancel");
-  const turn = (root.ferTurn = (root.ferTurn || 0) + 1);
+  const turn = nextTurn(root);
   const shown = () => root.ferTurn === turn;
   const wanted = () => shown() || data.keep === "yes";
   const tell = (error, progress) => shown() && say(root, error, progress);
   tell("", "Sending…");
   meter.removeAttribute("value");
   meter.hidden = false;
-  stop.hidden = true;
   const started = await call(server.start, data);
   let answer = started;
   if (started.job) {
@@ -105,10 +110,11 @@ function jobTab(element, server, { keep }) {
       return;
     }
     const data = Object.fromEntries(files.map((file, number) => [`file${number}`, file]));
-    const found = await runJob(root, server, { ...data, model: chosenModel() }, keep);
+    const model = chosenModel();
+    const found = await runJob(root, server, { ...data, model }, keep);
     if (!found) return;
     result = found;
-    showAnswer(root, found.html);
+    showAnswer(root, found.html, model);
     URL.revokeObjectURL(clipUrl);
     clipUrl = "";
     if (found.mp4) {

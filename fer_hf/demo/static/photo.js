@@ -14,15 +14,16 @@ function photoTab(element, server) {
     const turn = ++latest;
     say(root, "", "Looking for faces…");
     showWaiting(answerBox, file);
-    const answer = await call(server.analyse, { file, model: chosenModel() });
+    const model = chosenModel();
+    const answer = await call(server.analyse, { file, model });
     if (turn !== latest) return;
     if (answer.error) {
       say(root, answer.error);
       answerBox.replaceChildren(examples);
       return;
     }
-    say(root);
-    showAnswer(root, answer.html);
+    say(root, root.querySelector(".fer-error").textContent); // what was said of a file chosen since stays
+    showAnswer(root, answer.html, model);
     const back = document.createElement("button");
     back.type = "button";
     back.className = "fer-button fer-back";
@@ -34,7 +35,6 @@ function photoTab(element, server) {
     });
     answerBox.append(back);
     prepareResult(answerBox.querySelector(".fer-result"));
-    if (window.innerWidth < 768) answerBox.scrollIntoView({ behavior: "smooth", block: "start" });
   }
 
   listenForFiles(root, ([file]) => analyse(file));

@@ -28,6 +28,7 @@ function webcamTab(element, server) {
     if (state.stream) server.close(state.stream).catch(() => {});
     Object.assign(state, { running: false, paused: false, settled: false, stream: "", history: [] });
     root.querySelector(".fer-legend").replaceChildren();
+    root.querySelector(".fer-speed").textContent = "";
     say(root, error);
     setButtons();
   };
