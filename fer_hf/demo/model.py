@@ -77,6 +77,7 @@ def _page_html(shelf: Shelf) -> str:
           spellcheck="false"></label>
       <datalist id="fer-models">{options}</datalist>
       <button class="fer-button fer-primary" type="submit">Load and use it on this page</button>
+      <p class="fer-hint">Embedded here: {escape(", ".join(embedded))}.</p>
       <p class="fer-hint">A Hub id is user/name or user/name@revision; without a revision it is pinned to the newest.
         Only safetensors are read, and no code of others is run. It answers on this page only, until you reload.</p>
     </form>"""
