@@ -36,10 +36,10 @@ def grad_cam(
     A map is all 0 where nothing speaks for the class.
 
     ``target`` is a class for all pictures or one for each; None takes the most probable. ``layer`` is a module of the
-    model whose output is (B, C, h, w); None takes ``model.cam_layer``. Gradients are those of the raw logits, in
-    evaluation mode. The model is left as it was: hooks and modes are set on a private copy of its modules that shares
-    its weights and is kept for the next call, so many threads may ask at once. Raises ValueError where there is no such
-    layer.
+    model whose output is (B, C, h, w); None takes ``model.cam_layer``. Gradients are those of the raw logits, or of the
+    log-odds where those are log-probabilities, in evaluation mode. The model is left as it was: hooks and modes are set
+    on a private copy of its modules that shares its weights and is kept for the next call, so many threads may ask at
+    once. Raises ValueError where there is no such layer.
 
     Source: Selvaraju et al., arXiv 1610.02391.
     """
@@ -53,12 +53,29 @@ def grad_cam(
         output, activations = _hooked_copy(model, name)(pixel_values.clone())
         logits = output.raw_logits if "raw_logits" in output else output.logits
         wanted = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
-        chosen = logits.gather(1, wanted.expand(len(logits))[:, None])
-        (gradients,) = torch.autograd.grad(chosen.sum(), activations)
+        score = _evidence(logits, wanted.expand(len(logits))[:, None], _gives_log_probabilities(model))
+        (gradients,) = torch.autograd.grad(score.sum(), activations)
         weights = gradients.float().mean((2, 3), keepdim=True)
         cam = (weights * activations.float()).sum(1).relu().detach()
         cam = cam - cam.amin((1, 2), keepdim=True)
         return cam / cam.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
+
+
+def _gives_log_probabilities(model: "PreTrainedModel") -> bool:
+    """Whether the raw logits are normalised: what a memory was mixed into, and means of members."""
+    return getattr(model, "memory", None) is not None or hasattr(model, "members")
+
+
+def _evidence(logits: Tensor, wanted: Tensor, are_log_probabilities: bool) -> Tensor:
+    """What speaks for the classes ``wanted`` (B, 1), float32 (B,).
+
+    The gradient of log p vanishes with 1 - p, in half precision to nothing; that of log(p / (1 - p)), which is the same
+    divided by 1 - p and makes the same map, does not.
+    """
+    chosen = logits.float().gather(1, wanted)[:, 0]
+    if not are_log_probabilities:
+        return chosen
+    return chosen - logits.float().scatter(1, wanted, float("-inf")).logsumexp(1)
 
 
 class _HookedCopy:

@@ -178,6 +178,8 @@ def pipeline(
     ``hub.ModelError`` with one sentence where the model cannot be loaded, and ValueError for what only loading with
     transformers knows. Other tasks go to ``transformers.pipeline``.
     """
+    if dtype == "auto":
+        dtype = kwargs.pop("torch_dtype", dtype)  # its name in transformers before version 5
     if backend != "torch":
         return _other_backend(task, model, revision=revision, dtype=dtype, backend=backend, **kwargs)
     passed_on = {"dtype": dtype, **kwargs}

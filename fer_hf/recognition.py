@@ -173,7 +173,7 @@ class ExpressionRecognizer:
         found: list[dict[str, np.ndarray]] = []
         for start in range(0, len(crops), MAX_CROPS_AT_ONCE):
             part = slice(start, start + MAX_CROPS_AT_ONCE)
-            found += self._attend_part(crops[part], target[part] if isinstance(target, Sequence) else target)
+            found += self._attend_part(crops[part], target[part] if np.ndim(target) else target)
         return found
 
     def _attend_part(self, crops: Sequence[Image.Image], target: int | Sequence[int] | None) -> list[dict]:
@@ -208,9 +208,11 @@ class ExpressionRecognizer:
 
         The most probable one, and each whose probability reaches the ``conformal_threshold`` in the model's config:
         on pictures like those it was fitted on, such answers hold the label ``conformal_coverage`` of the time. Raises
-        ValueError where the model states no threshold.
+        ValueError where the model states no threshold, and for the mean over views, for which it was not fitted.
         """
-        threshold = self.answer_threshold
+        threshold = prediction.answer_threshold
+        if threshold is None and self.answer_threshold is not None:
+            raise ValueError("the conformal_threshold was fitted on one view; ask for the answer without tta")
         if threshold is None:
             raise ValueError(
                 "this model states no conformal_threshold; fit one with training/eval.py --fit-temperature, and export "

@@ -24,7 +24,8 @@ def test_an_answer_names_every_class_that_reaches_the_models_threshold(astronaut
 
     def asked(**scores):
         aligned = AlignedFace(astronaut, np.eye(2, 3))
-        return recognizer(conformal_threshold=0.3, conformal_coverage=0.9).answer(Prediction(scores, None, aligned))
+        prediction = Prediction(scores, None, aligned, answer_threshold=0.3)
+        return recognizer(conformal_threshold=0.3, conformal_coverage=0.9).answer(prediction)
 
     assert asked(fear=0.4, happy=0.1, surprise=0.5) == ("surprise", "fear")
     assert asked(fear=0.28, happy=0.1, surprise=0.62) == ("surprise",)
@@ -74,4 +75,7 @@ def test_a_prediction_carries_the_threshold_of_one_view_only(calibrated_path, as
     recognizer = ExpressionRecognizer.from_pretrained(calibrated_path)
     found, _ = recognizer.locate(astronaut, "crop")
     assert recognizer.predict(found)[0].answer_threshold == 1 / 7
-    assert recognizer.predict(found, tta=True)[0].answer_threshold is None
+    (mean,) = recognizer.predict(found, tta=True)
+    assert mean.answer_threshold is None
+    with pytest.raises(ValueError, match="fitted on one view"):
+        recognizer.answer(mean)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fer_hf import attention
-from fer_hf.attention import attention_maps, grad_cam, warp_to_photo
-from fer_hf.hub import load_model
+from fer_hf.attention import _evidence, attention_maps, grad_cam, warp_to_photo
+from fer_hf.hub import default_model_path, load_model
+from fer_hf.recognition import ExpressionRecognizer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,20 @@ def test_grad_cam_equals_the_reference_before_upsampling(model, pixel_values, ta
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
     assert found.amin((1, 2)).tolist() == [0, 0, 0]
     assert found.amax((1, 2)).numpy() == pytest.approx([1, 1, 1])
+
+
+def test_a_sure_answer_from_a_memory_has_its_map_in_half_precision_too(astronaut):
+    recognizer = ExpressionRecognizer.from_pretrained(default_model_path())
+    (found,) = recognizer.recognize(astronaut).predictions
+    network = recognizer.classifier.network
+    assert network.memory is not None
+    pixels = recognizer.classifier.pixel_values([found.aligned.crop])
+    assert network(pixels).logits.softmax(1).max() > 0.99
+    whole, half = grad_cam(network, pixels), grad_cam(copy.deepcopy(network).half(), pixels.half())
+    assert np.corrcoef(whole.flatten(), half.float().flatten())[0, 1] > 0.99
+    logits = torch.randn(4, 7, dtype=torch.float64).log_softmax(1)
+    odds = (logits.exp() / (1 - logits.exp())).log()[:, 2]
+    assert torch.allclose(_evidence(logits, torch.full((4, 1), 2), True), odds.float(), atol=1e-5)
 
 
 def test_target_changes_the_map_and_one_class_serves_all(model, pixel_values):

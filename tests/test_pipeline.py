@@ -45,6 +45,11 @@ def test_a_saved_pipeline_is_a_portable_folder_with_the_same_answers(fer, face, 
         assert row["scores"] == pytest.approx(answer["scores"], abs=1e-3)
 
 
+def test_the_precision_has_two_names(tiny_model_path):
+    for name in ("dtype", "torch_dtype"):
+        assert pipeline(model=tiny_model_path, **{name: torch.bfloat16}).model.dtype == torch.bfloat16
+
+
 def test_saving_leaves_the_model_as_it_was_and_saves_the_same_again(fer, tmp_path):
     weights = copy.deepcopy(fer.model.state_dict())
     fer.save_pretrained(str(tmp_path / "saved"))

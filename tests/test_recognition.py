@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_hf import pipeline
+from fer_hf import pipeline, recognition
 from fer_hf.classifier import TorchClassifier, crop_size_px, fold_norms, shared_copy
 from fer_hf.detection import Detection
 from fer_hf.faces import Face
 from fer_hf.hub import ModelError, load_model
 from fer_hf.image_io import ImageError
 from fer_hf.labels import FER7, id2label
-from fer_hf.recognition import MAX_CROPS_AT_ONCE, ExpressionRecognizer
+from fer_hf.recognition import GRAD_CAM, MAX_CROPS_AT_ONCE, ExpressionRecognizer
 
 LANDMARKS = ((38.0, 46.0), (62.0, 45.0), (50.0, 60.0), (40.0, 74.0), (61.0, 73.0))
 
@@ -225,6 +225,11 @@ def test_attention_comes_in_crop_space_with_its_affine(fer, recognizer):
     np.testing.assert_allclose(by_name[0]["grad_cam"], maps[0]["grad_cam"], atol=1e-4)
     with pytest.raises(ValueError, match="no class 'joy'; it has angry"):
         recognizer.attend([aligned.crop], target="joy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recognition, "MAX_CROPS_AT_ONCE", 1)
+        parts = recognizer.attend([aligned.crop] * 2, target=np.array([3, 4]))
+    for one, other in zip(parts, maps, strict=True):
+        np.testing.assert_allclose(one[GRAD_CAM], other[GRAD_CAM], atol=1e-4)
     assert recognizer.attend([]) == []
 
 

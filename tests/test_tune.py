@@ -73,7 +73,7 @@ def test_a_recipe_that_watches_no_figure_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["1e-3", "log:a:b", "1:2:3"])
+@pytest.mark.parametrize("text", ["1e-3", "log:a:b", "1:2:3", "choice:[1,2", "choice:"])
 def test_a_range_that_cannot_be_read_is_named(text):
     trial = optuna.create_study().ask()
     with pytest.raises(ValueError, match=r"--search optimizer\.lr=.*log:low:high"):
@@ -84,3 +84,6 @@ def test_whole_numbers_stay_whole():
     trial = optuna.create_study().ask()
     assert isinstance(tune.suggest(trial, "epochs", "2:9"), int)
     assert isinstance(tune.suggest(trial, "lr", "0.1:9"), float)
+    assert isinstance(tune.suggest(trial, "batch_size", "log:32:256"), int)
+    assert tune.suggest(trial, "sizes", "choice:[64,128],[32,64]") in ([64, 128], [32, 64])
+    assert isinstance(tune.suggest(trial, "decay", "log:1e-3:1"), float)

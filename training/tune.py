@@ -30,15 +30,16 @@ def suggest(trial: optuna.Trial, key: str, text: str):
     try:
         kind, _, rest = text.partition(":")
         if kind == "choice":
-            return trial.suggest_categorical(key, [yaml.safe_load(item) for item in rest.split(",")])
-        low, high = (float(value) for value in (rest if kind == "log" else text).split(":"))
-        if kind != "log" and "." not in text and "e" not in text.lower():
-            return trial.suggest_int(key, int(low), int(high))
+            return trial.suggest_categorical(key, yaml.safe_load(f"[{rest}]"))
+        bounds = rest if kind == "log" else text
+        low, high = (float(value) for value in bounds.split(":"))
+        if "." not in bounds and "e" not in bounds.lower():
+            return trial.suggest_int(key, int(low), int(high), log=kind == "log")
         return trial.suggest_float(key, low, high, log=kind == "log")
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(
-            f"--search {key}={text}: {error}; write low:high, log:low:high or choice:a,b,c, such as "
-            "optimizer.lr=log:1e-3:1e-1"
+            f"--search {key}={text}: {str(error).splitlines()[0]}; write low:high, log:low:high or choice:a,b,c, such "
+            "as optimizer.lr=log:1e-3:1e-1"
         ) from error
 
 

@@ -119,12 +119,16 @@ class Jobs:
                 found.future.add_done_callback(lambda late: self._undoers.submit(_undo, found.undo, late))
 
     def end(self) -> None:
-        """Call all jobs off and wait until what ran has stopped and what nobody has fetched is undone."""
+        """Call all jobs off."""
         with self._lock:
             known = list(self._jobs)
         for job in known:
             self.cancel(job)
-        self._workers.shutdown(cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def wait(self) -> None:
+        """Return when what ran has stopped, and what nobody had fetched is undone."""
+        self._workers.shutdown()
         self._undoers.shutdown()
 
     def _forget(self) -> None:

@@ -36,7 +36,10 @@ class Working(Protocol):
     """What has threads at work."""
 
     def end(self) -> None:
-        """Start nothing that waits."""
+        """Start nothing that waits, and return at once."""
+
+    def wait(self) -> None:
+        """Return when what runs has ended."""
 
 
 _WORKING: "weakref.WeakSet[Working]" = weakref.WeakSet()
@@ -49,8 +52,11 @@ def end_with_server(working: Working) -> None:
 
 def end_work() -> None:
     """Call off what waits or runs for visitors, who cannot be answered any more; Python would first do all of it."""
-    for working in list(_WORKING):
-        working.end()
+    working = list(_WORKING)
+    for one in working:
+        one.end()
+    for one in working:
+        one.wait()
 
 
 class BodyLimit:
@@ -149,6 +155,10 @@ class Line:
     def end(self) -> None:
         """Start nothing that waits; what runs goes on."""
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def wait(self) -> None:
+        """Return when what runs has ended."""
+        self._workers.shutdown()
 
     def _submit(self, work: Callable[..., Result], args: tuple[Any, ...]) -> "Future[Result]":
         with self._lock:
