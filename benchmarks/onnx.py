@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.detection import two_faces
 from fer_hf.classifier import Classifier
-from fer_hf.hub import default_model_path
+from fer_hf.hub import ModelError, default_model_path
 from fer_hf.onnx import OnnxClassifier, find_onnx
 from fer_hf.recognition import ExpressionRecognizer
 
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=200)
     options = parser.parse_args(arguments)
-    exported = find_onnx(options.model)
+    try:
+        exported = find_onnx(options.model)
+    except ModelError as error:
+        parser.error(str(error))
     recognizer = ExpressionRecognizer.from_pretrained(options.model)
     crops = [aligned.crop for _, aligned in recognizer.locate(two_faces())[0]][:1]
     small = exported.with_name("model_int8.onnx")

@@ -130,7 +130,7 @@ def test_rows_are_drawn_by_seed_and_agreement_before_any_folder(voted, tmp_path,
     assert {votes[row][FERPLUS_COLUMNS.index(name)] for name in drawn for row in drawn[name]} == {6, 8}
 
 
-def test_the_drawn_folder_reads_back_upright_with_the_corrupt_ones_listed(voted, tmp_path):
+def test_the_drawn_folder_reads_back_upright_with_the_corrupt_ones_listed(voted, tmp_path, capsys):
     ids, folder = tmp_path / "agreed.json", tmp_path / "photos"
     command = ["--data", str(voted), "--ids", str(ids)]
     assert draw_photos.main(command) == 0
@@ -148,6 +148,12 @@ def test_the_drawn_folder_reads_back_upright_with_the_corrupt_ones_listed(voted,
         original = pictures[row_ids[int(row_id[-8:].split("_")[-1].split(".")[0]) - 1]]
         difference = np.asarray(image.convert("L"), dtype=int) - np.asarray(original.convert("L"), dtype=int)
         assert np.abs(difference).mean() < 4
+    drawn = json.loads(ids.read_text())
+    drawn["row_ids"][min(drawn["row_ids"])].append("train/999999")
+    ids.write_text(json.dumps(drawn))
+    assert draw_photos.main([*command, "--output", str(tmp_path / "other")]) == 2
+    assert "such as train/999999: they were drawn from other data" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_can_leave_out_what_was_drawn_and_its_copies(voted, tmp_path):

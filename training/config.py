@@ -66,7 +66,7 @@ class DataRecipe:
             raise ValueError(f"data.fraction must be in (0, 1]; {self.fraction} was given")
         if self.source.streaming:
             raise ValueError(
-                "data.source.streaming reads rows in their order, and training draws at random: set in_memory to false"
+                "data.source.streaming reads rows in their order, and training draws at random: leave it out"
             )
 
     @property

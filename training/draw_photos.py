@@ -61,6 +61,11 @@ def write_photos(
     """
     places = {row_id: row for row, row_id in enumerate(train["row_id"][:])}
     row_ids = [(name, row_id) for name, ids in by_class.items() for row_id in ids]
+    if missing := [row_id for _, row_id in row_ids if row_id not in places]:
+        raise ValueError(
+            f"train lacks {len(missing):,} of the {len(row_ids):,} drawn rows, such as {missing[0]}: they were drawn "
+            "from other data"
+        )
     generator = np.random.default_rng(seed)
     chosen = {key: _chosen(generator, len(row_ids), share) for key, share in shares.items()}
     formats = generator.permutation(np.resize(np.arange(len(FORMATS)), len(row_ids)))
