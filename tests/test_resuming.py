@@ -18,6 +18,7 @@ from tests.tiny_recipe import last_weights, run, same, write
 from training import loop
 from training.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.loop import Progress, Run
+from training.provenance import read_used, record_used
 from training.run_log import read_log
 
 
@@ -125,6 +126,14 @@ def test_a_run_that_stopped_early_goes_on_without_that_rule(tiny_data_path, tmp_
     assert epochs < 3
     run(recipe, tiny_data_path, tmp_path / "out", "--set", "early_stopping=null")
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_what_was_fitted_to_earlier_weights_is_not_recorded_of_later_ones(tiny_data_path, tmp_path):
+    for epochs in (1, 2):
+        run(write(tmp_path, epochs=epochs, select="last"), tiny_data_path, tmp_path / "out")
+        used = read_used(tmp_path / "out" / "best")
+        assert "temperature" not in used
+        record_used(tmp_path / "out" / "best", used | {"temperature": used["train"]})
 
 
 @pytest.mark.parametrize(

@@ -260,10 +260,9 @@ class Run:
             if self._phase_is_over():
                 self.progress.phase += 1
                 self._enter_phase(self.progress.phase)
-            started, done = time.perf_counter(), self.progress.batch
+            started, left = time.perf_counter(), self.batches - self.progress.batch  # of an epoch begun before
             train_figures = self._train_epoch()
-            pictures = (self.batches - done) * self.recipe.batch_size  # of this call, where the epoch was begun before
-            self._after_epoch(train_figures, pictures, time.perf_counter() - started)
+            self._after_epoch(train_figures, left * self.recipe.batch_size, time.perf_counter() - started)
         if not self.progress.finished:
             if self.averages.swa is not None and self.averages.swa.n_averaged > 0:  # none, where it stopped before
                 self._finish_swa()
@@ -273,12 +272,12 @@ class Run:
         return self.progress
 
     def _out_of_epochs(self) -> bool:
-        before = self.progress.epoch - self.progress.phase_epochs[self.progress.phase]  # epochs of earlier phases
-        waited = self.progress.epoch - 1 - max(self.progress.best_epoch, before - 1)
+        progress = self.progress
+        waited = min(progress.epoch - 1 - progress.best_epoch, progress.phase_epochs[progress.phase])
         if self.recipe.early_stopping is not None and waited >= self.recipe.early_stopping:
             self.accelerator.print(f"stopping early: no better {self.recipe.select} for {waited} epochs")
             return True
-        return self.progress.phase + 1 == len(self.recipe.phases) and self._phase_is_over()
+        return progress.phase + 1 == len(self.recipe.phases) and self._phase_is_over()
 
     def _train_epoch(self) -> dict[str, float]:
         progress, loader = self.progress, self.loader

@@ -29,7 +29,7 @@ from training.dry_run import dry_run
 from training.files import write_text
 from training.loop import Progress, Run, TrainingDiverged
 from training.precision import pick_precision
-from training.provenance import inherit_used, record_teachers, write_used
+from training.provenance import inherit_used, record_teachers, record_used, write_used
 from training.recording import RecordingError
 from training.starting import continue_from, load_ours, warm_start
 
@@ -227,6 +227,7 @@ def main(argv: list[str] | None = None) -> Progress | None:
 
     def keep_best(best: nn.Module) -> None:
         folder = save_portable(best, processor, arguments.output / "best")
+        record_used(folder, {})  # what was fitted to weights before these is not theirs
         write_used(folder, "train", train, labels=recipe.data.labels, left_out_as_leaking=dropped)
         if recipe.select != "last":
             write_used(folder, "selection", validation, labels=recipe.data.validation_labels)
