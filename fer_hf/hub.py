@@ -254,8 +254,9 @@ def _replace_folder(staged: Path, path: Path) -> None:
 def _is_of_a_model(file: Path) -> bool:
     """Whether a file of a model folder is part of the model, so that another model in the same place has its own."""
     code = Path(__file__).parent / "models" / file.name
-    endings = ("config.json", "preprocessor_config.json", ".safetensors", ".safetensors.index.json")
-    return file.name.endswith(endings) or code.is_file()
+    settings = ("config.json", "preprocessor_config.json", "processor_config.json")
+    is_weights = file.name.endswith((".safetensors", ".safetensors.index.json"))
+    return file.name in settings or is_weights or code.is_file()
 
 
 def _fsync(path: Path) -> None:

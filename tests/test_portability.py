@@ -130,6 +130,7 @@ def test_saving_replaces_the_model_in_a_folder_and_nothing_else(tiny_model_path,
     (path / "modeling_ensemble.py").write_text("of another model")
     (path / "model-00001-of-00002.safetensors").write_bytes(b"of another model")
     (path / "README.md").write_text("my card")
+    (path / "my_config.json").write_text("{}")
     (path / ".git").mkdir()
     (path / ".git" / "HEAD").write_text("ref: refs/heads/main")
     loaded.model.config.temperature = 1.5
@@ -138,6 +139,7 @@ def test_saving_replaces_the_model_in_a_folder_and_nothing_else(tiny_model_path,
     assert not (path / "modeling_ensemble.py").exists()
     assert [file.name for file in path.glob("*.safetensors")] == ["model.safetensors"]
     assert (path / "README.md").read_text() == "my card"
+    assert (path / "my_config.json").read_text() == "{}"
     assert (path / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
     assert [entry.name for entry in path.parent.iterdir()] == ["best"]
     monkeypatch.chdir(path)

@@ -3,8 +3,8 @@
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const ASK_MS = 300;
-// Questions to a job or of a camera that may fail one after the other, each a second later than the one before: 21 seconds in all, enough to
-// change from Wi-Fi to mobile.
+// Questions to a job or of a camera that may fail one after the other, each a second later than the one before: 21
+// seconds in all, enough to change from Wi-Fi to mobile.
 const RETRIES = 6;
 
 // Takes the meter and the Stop button from the job that has them; the turn of what has them now.
